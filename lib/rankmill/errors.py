@@ -1,0 +1,105 @@
+"""Every error that rankmill raises on purpose, each with the exit code its command ends with.
+
+    RankmillError                    1
+    ├── UsageError                   2   a flag or a setting is wrong
+    ├── InputError                   2   the input cannot be used; carries every problem found
+    ├── ModelError                   2   the model cannot be used
+    ├── NonFiniteScoreError          1   a forward pass gave NaN or infinity; names the pairs
+    ├── OutputConflictError          3   the output holds a different job, or something else
+    ├── OutputBusyError              4   another live run holds the output
+    ├── TooManyRejectedError         5   more rejected rows than allowed
+    ├── NoProgressError              6   nothing was finished for too long
+    └── StorageError                 7   storage or credentials
+
+Messages are sentences that name the culprit, both numbers and the fix. Every class takes one message (and plain
+keyword data kept in `args`), so that every error survives pickling on its way back from a Ray worker.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class RankmillError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(RankmillError):
+    """A flag, a setting or a combination of them is wrong; nothing was written."""
+
+    exit_code = 2
+
+
+class InputError(RankmillError):
+    """The input cannot be used; nothing was written.
+
+    Args:
+        message: one sentence.
+        problems: one line per culprit (file, column, value); all of them, not just the first.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, problems: Sequence[str] = ()) -> None:
+        super().__init__(message, tuple(problems))
+
+    def __str__(self) -> str:
+        message, problems = self.args
+        return "\n".join([message, *(f"  - {problem}" for problem in problems)])
+
+
+class ModelError(RankmillError):
+    """The model cannot be loaded or is not a reranker; nothing was written."""
+
+    exit_code = 2
+
+
+class NonFiniteScoreError(RankmillError):
+    """A forward pass gave NaN or infinity.
+
+    Args:
+        message: one sentence.
+        pairs: positions of the pairs in the call, ascending.
+    """
+
+    def __init__(self, message: str, pairs: Sequence[int] = ()) -> None:
+        super().__init__(message, tuple(pairs))
+
+    @property
+    def pairs(self) -> tuple[int, ...]:
+        """Positions of the pairs in the call, ascending."""
+        return tuple(self.args[1])
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OutputConflictError(RankmillError):
+    """The output folder holds a different job, or something that is not ours."""
+
+    exit_code = 3
+
+
+class OutputBusyError(RankmillError):
+    """Another live run holds the output."""
+
+    exit_code = 4
+
+
+class TooManyRejectedError(RankmillError):
+    """More rows were rejected than the settings allow."""
+
+    exit_code = 5
+
+
+class NoProgressError(RankmillError):
+    """No shard was finished for too long."""
+
+    exit_code = 6
+
+
+class StorageError(RankmillError):
+    """The object store or the file system refused, or credentials are missing or wrong."""
+
+    exit_code = 7

@@ -1,0 +1,1 @@
+"""Pure policy: order, ties, top-k. Arrays and tables in, tables out."""

@@ -1,0 +1,1 @@
+"""First stages: candidates for queries. No ray here."""

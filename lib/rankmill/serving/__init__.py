@@ -1,0 +1,1 @@
+"""The online endpoint on Ray Serve."""

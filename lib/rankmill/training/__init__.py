@@ -1,0 +1,1 @@
+"""Training a cross-encoder: losses, lists, loop, checkpoints, mining of training lists."""

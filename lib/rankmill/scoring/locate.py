@@ -1,0 +1,67 @@
+"""From what `--model` says to a folder on this machine."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankmill.errors import ModelError
+from rankmill.scoring import hub
+from rankmill.scoring.families import family_of
+from rankmill.scoring.files import read_json
+from rankmill.scoring.options import ScorerOptions
+
+BUILTIN = "builtin"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_CHOICES = "Give --model builtin, a local folder, or a hub id such as cross-encoder/ms-marco-MiniLM-L6-v2."
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a model's files are."""
+
+    name: str
+    """`builtin`, the hub id, or the folder as it was given."""
+    folder: Path
+    revision: str | None
+    """Commit hash of a hub id; None for `builtin` and folders."""
+
+
+def locate(options: ScorerOptions) -> Location:
+    """Find the model's folder; a hub id is fetched into the hub's cache (weights last, after its config was read).
+
+    An existing folder wins over a hub id of the same name.
+
+    Raises:
+        ModelError: no such folder, not a model's name, or a hub id that cannot be fetched.
+    """
+    name = options.model
+    if name == BUILTIN:
+        folder = Path(__file__).parent / "builtin"
+        if not (folder / "config.json").is_file():
+            raise ModelError(
+                f"This installation lacks the built-in model ({folder} is missing or incomplete). Install rankmill "
+                "again, or give --model a folder or a hub id."
+            )
+        return Location(name, folder, None)
+    if name.startswith("python:") or "://" in name:
+        raise ModelError(
+            f"The model {name!r} would be code or a remote endpoint, which this version cannot use. {_CHOICES}"
+        )
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if options.revision is not None:
+            raise ModelError(
+                f"--revision {options.revision!r} was given with the local folder {name!r}; only hub ids have one."
+            )
+        return Location(name, folder.resolve(), None)
+    if folder.exists():
+        raise ModelError(f"The model {name!r} is a file; give the folder that holds config.json and model.safetensors.")
+    if _HUB_ID.fullmatch(name) and not name.startswith("."):
+        snapshot = hub.fetch(name, options.revision, check=lambda found: _check_config(name, found))
+        return Location(name, snapshot.folder, snapshot.commit)
+    raise ModelError(f"There is no model folder {name!r}, and it is not a hub id (owner/name) either. {_CHOICES}")
+
+
+def _check_config(name: str, folder: Path) -> None:
+    """Refuse a model that its config.json rules out before gigabytes of weights are fetched."""
+    family_of(name, read_json(name, folder / "config.json"))

@@ -1,0 +1,84 @@
+"""Reading a fast tokenizer's tokenizer.json the way transformers does, with user text that stays text."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from rankmill.errors import ModelError
+
+_BERT_SETTINGS = {
+    # tokenizer_config.json -> BertNormalizer
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+def parse_tokenizer(model: str, tokenizer_json: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer as its file describes it, post-processor included.
+
+    Raises:
+        ModelError: the tokenizers library cannot read it.
+    """
+    try:
+        return Tokenizer.from_str(json.dumps(tokenizer_json))
+    except Exception as error:
+        # the library raises bare Exception
+        raise ModelError(f"The tokenizer.json of the model {model!r} cannot be read: {error}.") from error
+
+
+def with_config(tokenizer_json: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply what tokenizer_config.json states over tokenizer.json, as transformers does when it builds its class.
+
+    Only settings that are stated and that contradict the file change anything: casing, accents and Chinese characters
+    of a BERT normalizer; `add_prefix_space` of a byte-level pre-tokenizer.
+
+    Args:
+        tokenizer_json: tokenizer.json.
+        tokenizer_config: tokenizer_config.json, or empty.
+
+    Returns:
+        A new tokenizer.json without truncation, padding and dropout: length is our business, chance nobody's.
+    """
+    result = {**tokenizer_json, "truncation": None, "padding": None}
+    if result.get("model", {}).get("dropout") is not None:
+        result["model"] = {**result["model"], "dropout": None}
+    normalizer = result.get("normalizer") or {}
+    if normalizer.get("type") == "BertNormalizer":
+        stated = {
+            ours: tokenizer_config[theirs] for theirs, ours in _BERT_SETTINGS.items() if theirs in tokenizer_config
+        }
+        result["normalizer"] = {**normalizer, **stated}
+    pre_tokenizer = result.get("pre_tokenizer") or {}
+    if pre_tokenizer.get("type") == "ByteLevel" and isinstance(tokenizer_config.get("add_prefix_space"), bool):
+        result["pre_tokenizer"] = {**pre_tokenizer, "add_prefix_space": tokenizer_config["add_prefix_space"]}
+    return result
+
+
+def reading_specials_as_text(tokenizer_json: Mapping[str, Any]) -> dict[str, Any]:
+    """Make it impossible for text to become a special token.
+
+    `encode_special_tokens` alone stops the search for special tokens in the text; the vocabulary can still produce
+    them: XLM-R's holds `</s>` as a piece of score 0, better than any real word. So every special token is renamed to a
+    string with spaces in it, in the vocabulary and in the list of added tokens, ids unchanged: a tokenizer that splits
+    at spaces, or that rewrites them before it looks pieces up, cannot arrive at such a piece.
+
+    Args:
+        tokenizer_json: as `with_config` returns it; the post-processor is dropped, since it refers to the old names.
+    """
+    added = [token for token in tokenizer_json.get("added_tokens", []) if isinstance(token, Mapping)]
+    names = {
+        str(token["content"]): f"special token {token['id']} of this model" for token in added if token.get("special")
+    }
+    model = dict(tokenizer_json["model"])
+    vocabulary = model.get("vocab")
+    if isinstance(vocabulary, Mapping):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in vocabulary.items()}
+    elif isinstance(vocabulary, list):
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    renamed = [{**token, "content": names.get(token["content"], token["content"])} for token in added]
+    return {**tokenizer_json, "model": model, "added_tokens": renamed, "post_processor": None}

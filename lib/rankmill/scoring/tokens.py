@@ -1,0 +1,101 @@
+"""From texts to token ids: our own pair assembly, the same for batch and online, with no torch in sight.
+
+Query and document are tokenised apart from each other and joined by the model's own pair format. That gives what
+transformers' `tokenizer(query, text)` gives wherever nothing has to be cut (tested for every family), and differs
+where something has to: transformers' `longest_first` shortens the query for a long document, here the query is cut
+first, to a fixed limit, and after that only the document gives way.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from rankmill.scoring.template import PairTemplate
+from rankmill.types import EncodedPairs
+
+ASSEMBLY_VERSION = 1
+"""Part of every fingerprint; raised when the same texts would give other token ids than before."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tokens a pair may have."""
+
+    max_length: int
+    """Of the pair, special tokens included."""
+    max_query_tokens: int
+    """Of the query, whatever the document's length: every candidate of a query meets the same query."""
+
+
+class PairEncoder:
+    """Turns pairs of texts into token ids.
+
+    Args:
+        tokenizer: without truncation and padding, and with the text of special tokens read as text
+            (`tokenizer_files.load_tokenizer`).
+        template: the model's pair format.
+        limits: with room for the template, the query and at least one token of a document.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, limits: Limits) -> None:
+        self._tokenizer = tokenizer
+        self.template = template
+        self.limits = limits
+        self._room = limits.max_length - template.special_tokens
+
+    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
+        """Tokenise pairs `(queries[i], texts[i])`.
+
+        Each distinct string is tokenised once per call. Text that looks like a special token is text. NUL is passed to
+        the tokenizer like any character; a lone surrogate, which no tokenizer can read, becomes U+FFFD.
+
+        Args:
+            queries: n strings; may be empty strings.
+            texts: n strings; may be empty strings.
+
+        Returns:
+            n pairs in input order.
+
+        Raises:
+            ValueError: the two sequences differ in length. This is a bug of the caller.
+        """
+        if len(queries) != len(texts):
+            raise ValueError(f"{len(queries)} queries with {len(texts)} texts; pairs need as many of each.")
+        distinct = {text: i for i, text in enumerate(dict.fromkeys([*queries, *texts]))}
+        pool = self._tokenize(distinct)
+        template = self.template
+        prefix, middle, suffix = (np.asarray(part, dtype=np.int32) for part in template.parts)
+        pieces: list[NDArray[np.int32]] = []
+        lengths = np.zeros(len(queries), dtype=np.int64)
+        starts = np.zeros(len(queries), dtype=np.int32)
+        truncated = np.zeros(len(queries), dtype=np.bool_)
+        for i, (query, text) in enumerate(zip(queries, texts, strict=True)):
+            query_ids, text_ids = pool[distinct[query]], pool[distinct[text]]
+            kept_query = query_ids[: self.limits.max_query_tokens]
+            kept_text = text_ids[: self._room - len(kept_query)]
+            pieces += (prefix, kept_query, middle, kept_text, suffix)
+            lengths[i] = len(kept_query) + len(kept_text) + template.special_tokens
+            starts[i] = len(prefix) + len(kept_query) + len(middle)
+            truncated[i] = len(kept_query) < len(query_ids) or len(kept_text) < len(text_ids)
+        offsets = np.zeros(len(queries) + 1, dtype=np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        token_ids = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        return EncodedPairs(token_ids, offsets, starts, truncated)
+
+    def _tokenize(self, texts: Iterable[str]) -> list[NDArray[np.int32]]:
+        """Token ids per text, without special tokens, one more than could ever be used: enough to see a cut."""
+        encodings = self._tokenizer.encode_batch_fast([_readable(text) for text in texts], add_special_tokens=False)
+        return [np.asarray(encoding.ids[: self._room + 1], dtype=np.int32) for encoding in encodings]
+
+
+def _readable(text: str) -> str:
+    """Join surrogate pairs and replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

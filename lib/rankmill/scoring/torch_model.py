@@ -1,0 +1,130 @@
+"""Weights into transformers' own classes, with nothing missing, nothing left over and nothing guessed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from rankmill.errors import ModelError
+from rankmill.scoring.card import ModelCard, ModelFiles
+from rankmill.scoring.int8 import is_int8, load_int8
+
+_NAMED_IN_MESSAGES = 5
+
+
+def load_network(card: ModelCard, files: ModelFiles, device: torch.device) -> Any:
+    """Load the classification model, ready for inference.
+
+    Weights become float32 whatever the file holds (transformers 5 would keep a float16 file in float16), then the body
+    is cast to `card.precision`. Its hidden states are turned back into float32 where they leave it, so that pooling
+    and head are computed in float32: a bfloat16 head has 8 bits for a logit, and distinct documents tie.
+
+    Raises:
+        ModelError: a weight is missing, left over or of the wrong shape.
+    """
+    state = _read_weights(card, files)
+    for name in files.family.unused:
+        state.pop(name, None)
+    architecture: Any = getattr(transformers, card.architecture)
+    config = architecture.config_class.from_dict(dict(files.config))
+    with _quiet():
+        network, report = architecture.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,  # reported below, with the names
+            output_loading_info=True,
+        )
+    _refuse_differences(card.model, report)
+    network = network.eval().requires_grad_(requires_grad=False)
+    return _cast_body(network, getattr(torch, card.precision)).to(device)
+
+
+def _read_weights(card: ModelCard, files: ModelFiles) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    for path in files.weights:
+        state.update(_read_file(card.model, path))
+    return state
+
+
+def _read_file(model: str, path: Path) -> dict[str, torch.Tensor]:
+    if is_int8(path):
+        return load_int8(path)
+    tensors = load_file(path)
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() and not name.endswith("position_ids"):
+            raise ModelError(
+                f"The weight {name!r} of the model {model!r} is stored as {tensor.dtype}; quantised weights need the "
+                "code that wrote them. Give the model in float32, bfloat16 or float16."
+            )
+    return tensors
+
+
+def _refuse_differences(model: str, report: Mapping[str, Any]) -> None:
+    problems = [
+        _listed("missing", sorted(report["missing_keys"])),
+        _listed("not part of the architecture", sorted(report["unexpected_keys"])),
+        _listed("of another shape than config.json says", sorted(str(key[0]) for key in report["mismatched_keys"])),
+        _listed("unreadable", [str(message) for message in report.get("error_msgs", [])]),
+    ]
+    found = "; ".join(problem for problem in problems if problem)
+    if found:
+        raise ModelError(
+            f"The weights of the model {model!r} do not fit its architecture: {found}. A model that is only partly "
+            "loaded scores at random, so it is refused; fetch or save it again, complete."
+        )
+
+
+def _listed(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED_IN_MESSAGES} more" if len(names) > _NAMED_IN_MESSAGES else ""
+    return f"{', '.join(names[:_NAMED_IN_MESSAGES])}{more} {'is' if len(names) == 1 else 'are'} {what}"
+
+
+def _cast_body(network: Any, precision: torch.dtype) -> Any:
+    """Cast the encoder's body; what comes after it stays float32.
+
+    `base_model` is the body in every family. BERT's pooler sits inside it but belongs to the head, so it stays float32
+    and gets float32 input.
+    """
+    if precision == torch.float32:
+        return network
+    body = network.base_model
+    pooler = getattr(body, "pooler", None)
+    for child in body.children():
+        if child is not pooler:
+            child.to(precision)
+
+    def widen_output(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state.float()
+        return output
+
+    def widen_input(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.float() for tensor in inputs)
+
+    body.register_forward_hook(widen_output)
+    if pooler is not None:
+        pooler.register_forward_pre_hook(widen_input)
+    return network
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' progress bar and load report off stderr; what they would say is raised as an error."""
+    logging: Any = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

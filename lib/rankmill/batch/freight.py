@@ -1,0 +1,105 @@
+"""How a shard travels through Ray Data: as one row, so that a shard stays one unit from the plan to its part file.
+
+Ray Data schedules blocks and bundles rows; a one-row block can be neither split nor merged. Tables ride along as Arrow
+IPC bytes (read back without a copy), token ids as one long list.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rankmill.types import EncodedPairs
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedShard:
+    """A shard that waits for its logits."""
+
+    index: int
+    pairs: pa.Table
+    """Canonical rows without their texts, plus `length`, `document_start` (int32) and `truncated` (bool) per pair."""
+    rejected: pa.Table
+    """Canonical rows that cannot be scored, without their texts."""
+    token_ids: NDArray[np.int32]
+    """All pairs' tokens, one after the other."""
+
+    def encoded_pairs(self) -> EncodedPairs:
+        """The pairs as the scorer wants them."""
+        lengths = self.pairs.column("length").to_numpy()
+        return EncodedPairs(
+            token_ids=self.token_ids,
+            offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+            document_starts=self.pairs.column("document_start").to_numpy().astype(np.int32),
+            truncated=self.pairs.column("truncated").to_numpy(zero_copy_only=False),
+        )
+
+    def to_row(self) -> pa.Table:
+        """Pack into a one-row table."""
+        offsets = pa.array([0, len(self.token_ids)], pa.int64())
+        return pa.table(
+            {
+                "shard": pa.array([self.index], pa.int64()),
+                "pairs": pa.array([_to_ipc(self.pairs)], pa.large_binary()),
+                "rejected": pa.array([_to_ipc(self.rejected)], pa.large_binary()),
+                "token_ids": pa.LargeListArray.from_arrays(offsets, pa.array(self.token_ids, pa.int32())),
+            }
+        )
+
+    @classmethod
+    def from_row(cls, row: pa.Table) -> "EncodedShard":
+        """Unpack a one-row table."""
+        tokens = row.column("token_ids").combine_chunks()
+        return cls(
+            index=row.column("shard")[0].as_py(),
+            pairs=_from_ipc(row.column("pairs")[0]),
+            rejected=_from_ipc(row.column("rejected")[0]),
+            token_ids=tokens.flatten().to_numpy(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredShard:
+    """A shard with its logits, ready to be ranked and written."""
+
+    index: int
+    pairs: pa.Table
+    """As in EncodedShard, plus `logit` (float32, finite)."""
+    rejected: pa.Table
+    scoring_seconds: float
+    """Time of the forward passes."""
+
+    def to_row(self) -> pa.Table:
+        """Pack into a one-row table."""
+        return pa.table(
+            {
+                "shard": pa.array([self.index], pa.int64()),
+                "pairs": pa.array([_to_ipc(self.pairs)], pa.large_binary()),
+                "rejected": pa.array([_to_ipc(self.rejected)], pa.large_binary()),
+                "scoring_seconds": pa.array([self.scoring_seconds], pa.float64()),
+            }
+        )
+
+    @classmethod
+    def from_row(cls, row: pa.Table) -> "ScoredShard":
+        """Unpack a one-row table."""
+        return cls(
+            index=row.column("shard")[0].as_py(),
+            pairs=_from_ipc(row.column("pairs")[0]),
+            rejected=_from_ipc(row.column("rejected")[0]),
+            scoring_seconds=row.column("scoring_seconds")[0].as_py(),
+        )
+
+
+def _to_ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def _from_ipc(value: pa.LargeBinaryScalar) -> pa.Table:
+    table = pa.ipc.open_stream(value.as_buffer()).read_all()
+    return table.combine_chunks()

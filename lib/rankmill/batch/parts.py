@@ -1,0 +1,97 @@
+"""From a scored shard to the bytes of its part and rejected files. Same shard and logits in, same bytes out."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rankmill import __version__
+from rankmill.batch.freight import ScoredShard
+from rankmill.ranking.rank import Order, codes, rank_pairs, retrieval_ranks
+from rankmill.scoring.activation import activate
+from rankmill.tables.schema import KEEP, Layout
+
+REJECTED_COLUMNS = ("source", "row", "query_id", "doc_id", "reason", "detail")
+
+
+@dataclass(frozen=True, slots=True)
+class PartOptions:
+    """Everything that decides what a part looks like, apart from its shard."""
+
+    layout: Layout
+    files: tuple[str, ...]
+    """URIs of the input files, by index."""
+    top_k: int | None
+    nested: bool
+    activation: str
+    model: str
+    revision: str
+    fingerprint: str
+    """Of the scorer."""
+
+
+def rankings(shard: ScoredShard, options: PartOptions) -> pa.Table:
+    """Rank a shard's pairs and bring them into output form (design: `pairs` or `nested`)."""
+    pairs = shard.pairs
+    query_codes = codes(pairs.column("query_id").combine_chunks())
+    logits = pairs.column("logit").to_numpy()
+    first_stage = None
+    scores = pa.nulls(len(pairs), pa.float64())
+    if options.layout.retrieval_score:
+        scores = pairs.column("retrieval_score").combine_chunks()
+        first_stage = retrieval_ranks(query_codes, scores.to_numpy(zero_copy_only=False))
+    order = rank_pairs(query_codes, logits, first_stage, options.top_k)
+    no_ranks = pa.nulls(len(pairs), pa.int32())
+    table = pa.table(
+        {
+            "query_id": pairs.column("query_id"),
+            "doc_id": pairs.column("doc_id"),
+            "score": activate(logits, options.activation),
+            "logit": logits,
+            "retrieval_score": scores,
+            "retrieval_rank": no_ranks if first_stage is None else _null_where(first_stage, scores),
+            "truncated": pairs.column("truncated"),
+            **{kept.name: pairs.column(KEEP + kept.name) for kept in options.layout.keep},
+        }
+    ).take(order.rows)
+    table = table.add_column(2, "rank", pa.array(order.rank, pa.int32()))
+    return _nest(table, order, options.layout) if options.nested else table
+
+
+def rejected_rows(shard: ScoredShard, options: PartOptions) -> pa.Table:
+    """The rows of a shard that could not be scored, with the file they came from and why."""
+    names = pa.array(options.files, pa.string())
+    rejected = shard.rejected.select(list(REJECTED_COLUMNS))
+    return rejected.set_column(0, "source", names.take(rejected.column("source").combine_chunks()))
+
+
+def to_parquet(table: pa.Table, options: PartOptions) -> bytes:
+    """Serialise with page checksums, so that any reader that verifies them finds a flipped byte."""
+    metadata = {
+        b"rankmill.model": options.model.encode(),
+        b"rankmill.revision": options.revision.encode(),
+        b"rankmill.scorer": options.fingerprint.encode(),
+        b"rankmill.version": __version__.encode(),
+    }
+    sink = io.BytesIO()
+    table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    return sink.getvalue()
+
+
+def _null_where(ranks: np.ndarray[tuple[int], np.dtype[np.int64]], scores: pa.Array) -> pa.Array:
+    """Retrieval ranks, null for candidates without a retrieval score."""
+    return pa.array(ranks, pa.int32(), mask=scores.is_null().to_numpy(zero_copy_only=False))
+
+
+def _nest(table: pa.Table, order: Order, layout: Layout) -> pa.Table:
+    """One row per query; kept columns of the query stay beside it, everything else goes into `candidates`."""
+    starts = np.flatnonzero(order.rank == 1)
+    offsets = np.append(starts, len(table)).astype(np.int32)
+    per_query = ["query_id", *(kept.name for kept in layout.keep if layout.nested and not kept.per_candidate)]
+    inner = [name for name in table.column_names if name not in per_query]
+    structs = pa.StructArray.from_arrays([table.column(name).combine_chunks() for name in inner], names=inner)
+    queries = table.select(per_query).take(starts)
+    return queries.append_column("candidates", pa.ListArray.from_arrays(pa.array(offsets), structs))

@@ -1,0 +1,164 @@
+"""The three stages that Ray Data runs on a shard: encode (CPU tasks), score (actors), write (CPU tasks).
+
+Each takes and returns one-row tables (`rankmill.batch.freight`) and is a plain callable: no stage imports Ray.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rankmill.batch.freight import EncodedShard, ScoredShard
+from rankmill.batch.parts import PartOptions, rankings, rejected_rows, to_parquet
+from rankmill.batch.plan import ReadUnit
+from rankmill.batch.read import Source, read_shards
+from rankmill.batch.receipts import Receipt
+from rankmill.errors import NonFiniteScoreError
+from rankmill.ranking.rank import codes
+from rankmill.scoring.load import load_encoder, load_scorer
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.scorer import Scorer
+from rankmill.scoring.tokens import PairEncoder
+from rankmill.storage.store import Store
+from rankmill.tables.canonical import mark, split_rejected
+from rankmill.types import EncodedPairs
+
+
+@dataclass(frozen=True, slots=True)
+class Encode:
+    """Reads the shards of a unit, sorts out rows that cannot be scored, tokenises the rest."""
+
+    units: tuple[ReadUnit, ...]
+    source: Source
+    scorer: ScorerOptions
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Take unit numbers (column `unit`), yield one row per shard."""
+        encoder = _encoder(self.scorer)
+        for number in batch.column("unit").to_pylist():
+            for shard, table in read_shards(self.units[number], self.source):
+                yield encode_shard(shard.index, table, encoder).to_row()
+
+
+class Score:
+    """Runs the model; one instance per worker of the actor pool."""
+
+    def __init__(self, options: ScorerOptions) -> None:
+        self._scorer = load_scorer(options)
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Take one encoded shard, return it scored."""
+        return score_shard(EncodedShard.from_row(row), self._scorer).to_row()
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Ranks a shard and commits it: rejected rows, part, commit record, in this order."""
+
+    store: Store
+    options: PartOptions
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Take one scored shard, return its receipt."""
+        return write_shard(ScoredShard.from_row(row), self.store, self.options).to_row()
+
+
+def encode_shard(index: int, table: pa.Table, encoder: PairEncoder) -> EncodedShard:
+    """Tokenise the good rows of a canonical table; texts end here."""
+    good, rejected = split_rejected(table)
+    pairs = encoder.encode(good.column("query").to_pylist(), good.column("document").to_pylist())
+    good = good.drop_columns(["query", "document", "reason", "detail"])
+    for name, values in (
+        ("length", pairs.lengths.astype(np.int32)),
+        ("document_start", pairs.document_starts),
+        ("truncated", pairs.truncated),
+    ):
+        good = good.append_column(name, pa.array(values))
+    return EncodedShard(index, good, rejected.drop_columns(["query", "document"]), pairs.token_ids)
+
+
+def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
+    """Score a shard; pairs whose logit is not finite are rejected, the others do not suffer."""
+    pairs = shard.encoded_pairs()
+    started = time.perf_counter()
+    bad: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    try:
+        logits = scorer.logits(pairs)
+    except NonFiniteScoreError as error:
+        bad = np.array(error.pairs, dtype=np.int64)
+        logits = scorer.logits(without(pairs, bad))
+    seconds = time.perf_counter() - started
+    table, rejected = shard.pairs, shard.rejected
+    if len(bad):
+        finite = np.ones(len(pairs), dtype=bool)
+        finite[bad] = False
+        rejected = pa.concat_tables([rejected, _reject(table.filter(~finite), rejected.schema)])
+        table = table.filter(finite)
+    return ScoredShard(shard.index, table.append_column("logit", pa.array(logits, pa.float32())), rejected, seconds)
+
+
+def write_shard(shard: ScoredShard, store: Store, options: PartOptions) -> Receipt:
+    """Write a shard's files. Whoever writes a part first has written it; a repeated shard adopts what is there."""
+    part = f"part-{shard.index:06}.parquet"
+    record = f"_rankmill/commits/{shard.index:06}.json"
+    if len(shard.rejected):
+        store.create(f"_rejected/{part}", to_parquet(rejected_rows(shard, options), options))
+    body = to_parquet(rankings(shard, options), options)
+    if not store.create(part, body):
+        body = store.read(part)
+    receipt = _receipt(shard, part, body, options)
+    if not store.create(record, receipt.to_json()):
+        receipt = Receipt.from_json(store.read(record))
+    return receipt
+
+
+def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
+    """The pairs without those at the given positions."""
+    kept = np.ones(len(pairs), dtype=bool)
+    kept[dropped] = False
+    lengths = pairs.lengths
+    return EncodedPairs(
+        token_ids=pairs.token_ids[np.repeat(kept, lengths)],
+        offsets=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
+        document_starts=pairs.document_starts[kept],
+        truncated=pairs.truncated[kept],
+    )
+
+
+@lru_cache(maxsize=1)
+def _encoder(options: ScorerOptions) -> PairEncoder:
+    """One per worker process, because loading a tokenizer costs as much as tokenising a thousand pairs."""
+    return load_encoder(options)
+
+
+def _reject(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    nothing = pa.nulls(len(table), pa.string())
+    rows = table.append_column("reason", nothing).append_column("detail", nothing)
+    return mark(rows, pa.array(np.ones(len(rows), dtype=bool)), "non_finite_score").select(schema.names)
+
+
+def _receipt(shard: ScoredShard, part: str, body: bytes, options: PartOptions) -> Receipt:
+    query_codes = codes(shard.pairs.column("query_id").combine_chunks())
+    doc_codes = codes(shard.pairs.column("doc_id").combine_chunks())
+    distinct = len(np.unique(np.stack([query_codes, doc_codes]), axis=1).T) if len(query_codes) else 0
+    sizes = np.bincount(query_codes) if len(query_codes) else np.zeros(0, dtype=np.int64)
+    rows_out = int(sizes.sum() if options.top_k is None else np.minimum(sizes, options.top_k).sum())
+    return Receipt(
+        shard=shard.index,
+        queries=len(sizes),
+        pairs_in=len(shard.pairs) + len(shard.rejected),
+        rejected=len(shard.rejected),
+        rows_out=rows_out,
+        truncated=int(np.sum(shard.pairs.column("truncated").to_numpy(zero_copy_only=False))),
+        duplicates=len(query_codes) - distinct,
+        tokens=int(np.sum(shard.pairs.column("length").to_numpy())),
+        scoring_seconds=shard.scoring_seconds,
+        part=part,
+        part_bytes=len(body),
+        part_sha256=hashlib.sha256(body).hexdigest(),
+    )

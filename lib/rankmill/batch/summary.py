@@ -1,0 +1,61 @@
+"""The end of a job: what was done, how fast, and where it is."""
+
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+
+import orjson
+
+from rankmill.batch.receipts import Totals
+
+
+@dataclass(frozen=True, slots=True)
+class JobSummary:
+    """What a finished job reports."""
+
+    output: str
+    model: str
+    totals: Totals
+    """Of the whole output, shards of earlier runs included."""
+    run_pairs: int
+    """Pairs of this run."""
+    seconds: float
+    """Wall time of this run, from the command to the marker."""
+    pipeline_seconds: float
+    """Wall time of this run's pipeline: without planning, start-up of Ray and finishing."""
+    scoring_share: float
+    """Share of the pipeline's time that its workers spent in forward passes."""
+    workers: int
+    already_complete: bool
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Pairs of this run per second of its pipeline."""
+        return self.run_pairs / self.pipeline_seconds if self.pipeline_seconds else 0.0
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        values = asdict(self) | {"pairs_per_second": self.pairs_per_second}
+        return orjson.dumps(values | values.pop("totals")).decode()
+
+    def text(self) -> str:
+        """Some lines for a person."""
+        totals = self.totals
+        if self.already_complete:
+            head = f"Already complete: {self.output}"
+        else:
+            head = (
+                f"Done in {timedelta(seconds=round(self.seconds))}: {self.run_pairs:,} pairs, "
+                f"{self.pairs_per_second:,.0f} pairs/s, {self.scoring_share:.0%} of the time scoring "
+                f"({self.workers} {'worker' if self.workers == 1 else 'workers'}, {self.model})"
+            )
+        counts = f"{totals.queries:,} queries, {totals.scored:,} pairs scored, {totals.rows_out:,} rows kept"
+        notes = [
+            f"{number:,} {text}"
+            for number, text in (
+                (totals.truncated, "pairs were cut to the model's length (column truncated)"),
+                (totals.duplicates, "pairs have a (query_id, doc_id) that came before; all were kept"),
+                (totals.rejected, f"rows could not be scored: {self.output}/_rejected"),
+            )
+            if number
+        ]
+        return "\n".join([head, counts, *notes, f"Output: {self.output}"])

@@ -1,0 +1,56 @@
+"""How many scoring workers, and what each of them holds. Pure policy."""
+
+from dataclasses import dataclass
+
+SPARE_CPUS = 2
+"""CPUs a local cluster has beyond the machine's cores: reading and writing are tasks too, small ones, and must find a
+place while the workers hold all cores. A pool that takes every CPU makes Ray wait for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """The actor pool that scores."""
+
+    min_workers: int
+    max_workers: int
+    cpus: float
+    """CPUs each worker reserves."""
+    gpus: float
+    """GPUs each worker reserves."""
+    device: str
+    """`cuda` or `cpu`."""
+    threads: int | None
+    """Threads of each worker's forward pass; None with a GPU."""
+
+
+def choose_pool(
+    workers: tuple[int, int] | None,
+    gpus_per_worker: float | None,
+    cpus_per_worker: int | None,
+    *,
+    cores: int,
+    gpus: float,
+    local: bool,
+) -> Pool:
+    """Decide on the pool.
+
+    With GPUs: one worker per GPU unless told otherwise, no CPU reserved. Without, on this machine: the cores shared out
+    over the workers asked for, one worker with all of them by default (it holds the model once). Without, on a
+    cluster: workers of one CPU each, because how many cores a node has free is not known.
+
+    Args:
+        workers: (min, max) as asked for, or None.
+        gpus_per_worker: as asked for, or None.
+        cpus_per_worker: as asked for, or None.
+        cores: CPU cores of the machine or the cluster.
+        gpus: GPUs of the machine or the cluster.
+        local: this machine, not a cluster of many.
+    """
+    per_worker = (1.0 if gpus >= 1 else 0.0) if gpus_per_worker is None else gpus_per_worker
+    if per_worker > 0:
+        low, high = workers or (1, max(1, int(gpus / per_worker)))
+        return Pool(low, high, cpus=0, gpus=per_worker, device="cuda", threads=None)
+    share = max(1, cores // (workers[1] if workers else 1)) if local else 1
+    threads = cpus_per_worker or share
+    low, high = workers or (1, max(1, cores // threads))
+    return Pool(low, high, cpus=threads, gpus=0, device="cpu", threads=threads)

@@ -1,0 +1,110 @@
+"""Finds the command, builds its settings, runs it, and turns every outcome into an exit code."""
+
+import difflib
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankmill import __version__
+from rankmill.errors import RankmillError, UsageError
+from rankmill.settings.load import load_settings
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One word after `rankmill`."""
+
+    summary: str
+    settings: str
+    """`module:class` of its settings."""
+    run: str
+    """`module:function` that takes the settings and returns the exit code."""
+
+
+COMMANDS = {
+    "demo": Command(
+        "rerank real text on this machine and measure the gain, offline",
+        "rankmill.settings.demo:DemoSettings",
+        "rankmill.cli.demo:run",
+    ),
+    "rerank": Command(
+        "rerank candidates in bulk, from Parquet or JSONL to Parquet",
+        "rankmill.settings.rerank:RerankSettings",
+        "rankmill.cli.rerank:run",
+    ),
+    "evaluate": Command(
+        "measure rankings against judgements",
+        "rankmill.settings.evaluate:EvaluateSettings",
+        "rankmill.evaluation.command:evaluate_command",
+    ),
+    "train": Command(
+        "train a cross-encoder",
+        "rankmill.settings.train:TrainSettings",
+        "rankmill.cli.train:run",
+    ),
+    "bench": Command(
+        "measure this machine: the scorer and the job around it",
+        "rankmill.settings.bench:BenchSettings",
+        "rankmill.cli.bench:run",
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (see `rankmill.errors`)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(usage())
+        return 0 if words else UsageError.exit_code
+    if words[0] == "--version":
+        sys.stdout.write(f"rankmill {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        sys.stderr.write(f"rankmill: {words[0]} is not a command.{hint}\n\n{usage()}")
+        return UsageError.exit_code
+    return run_command(words[0], words[1:], prog=f"rankmill {words[0]}")
+
+
+def run_command(name: str, flags: Sequence[str], prog: str) -> int:
+    """Run the command `name` with its flags; errors raised on purpose become a sentence and an exit code."""
+    command = COMMANDS[name]
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("rankmill").setLevel(logging.INFO)
+    try:
+        settings = load_settings(_load(command.settings), flags, prog)
+        code: int = _load(command.run)(settings)
+        return code  # noqa: TRY300 - the errors caught are raised above
+    except RankmillError as error:
+        sys.stderr.write(f"{prog}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{prog}: stopped.\n")
+        return INTERRUPTED
+
+
+def usage() -> str:
+    """What `rankmill --help` says."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: rankmill COMMAND [--flags]",
+            "",
+            *lines,
+            "",
+            "`rankmill COMMAND --help` lists the flags of a command; --config FILE.yaml and RANKMILL_... work for all.",
+            "",
+        ]
+    )
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,158 @@
+"""Builds a command's settings from its flags, `RANKMILL_…` environment variables and `--config FILE.yaml`.
+
+Settings classes are plain frozen pydantic models: constructed in Python they read nothing but their arguments. Only this
+module, called at the entry point, looks at the outside world. Flags win over the environment, which wins over the file.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from rankmill.errors import UsageError
+
+
+class CommandSettings(BaseModel):
+    """Base of every command's settings: frozen, and a misspelled key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, validate_default=True)
+
+
+S = TypeVar("S", bound=CommandSettings)
+
+
+def load_settings(settings_class: type[S], arguments: Sequence[str], prog: str) -> S:
+    """Parse one command's flags.
+
+    Args:
+        settings_class: what to build.
+        arguments: the flags, without the program and the command name.
+        prog: the command as the user typed it, for the help text.
+
+    Raises:
+        UsageError: an unknown flag or key, a missing or an invalid value; all of them named.
+        SystemExit: with code 0 after `--help`.
+    """
+    config_file, flags = _take_config(arguments)
+
+    class FromOutside(BaseSettings, settings_class):  # type: ignore[valid-type, misc]
+        model_config = SettingsConfigDict(
+            env_prefix="RANKMILL_",
+            env_nested_delimiter="__",
+            cli_kebab_case=True,
+            cli_implicit_flags=True,
+            cli_exit_on_error=False,
+            cli_hide_none_type=True,
+            cli_avoid_json=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            command_line: CliSettingsSource[Any] = CliSettingsSource(
+                settings_cls, cli_prog_name=prog, cli_parse_args=list(flags), cli_exit_on_error=False
+            )
+            return command_line, env_settings, init_settings
+
+    FromOutside.__doc__ = settings_class.__doc__
+    try:
+        parsed = FromOutside(**_read_config(config_file))
+    except ValidationError as error:
+        raise UsageError(_explain(error, prog)) from error
+    except SettingsError as error:
+        raise UsageError(_explain_flags(str(error), settings_class, prog)) from error
+    return settings_class.model_validate(parsed.model_dump())
+
+
+def flags_of(settings_class: type[BaseModel], prefix: str = "") -> list[str]:
+    """List every flag of a settings class, nested ones dotted."""
+    names: list[str] = []
+    for name, field in settings_class.model_fields.items():
+        flag = f"{prefix}{(field.alias or name).replace('_', '-')}"
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, BaseModel):
+            names += flags_of(nested, f"{flag}.")
+        else:
+            names.append(f"--{flag}")
+    return names
+
+
+def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split `--config FILE` off the flags; the file feeds all of them, so it is read before they are parsed."""
+    flags: list[str] = []
+    config = None
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            config = next(rest, None)
+            if config is None:
+                raise UsageError("--config needs a file name.")
+        elif argument.startswith("--config="):
+            config = argument.removeprefix("--config=")
+        else:
+            flags.append(argument)
+    return config, flags
+
+
+def _read_config(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror or error}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"--config {path} must hold `flag: value` lines, not a {type(values).__name__}.")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _explain(error: ValidationError, prog: str) -> str:
+    """One line a problem, each beginning with the flag it is about."""
+    lines = []
+    for problem in error.errors():
+        flag = "--" + ".".join(str(part) for part in problem["loc"]).replace("_", "-") if problem["loc"] else "flags"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            lines.append(f"{flag} is required.")
+        elif problem["type"] == "extra_forbidden":
+            lines.append(f"{flag} is not a setting of `{prog}`; `{prog} --help` lists them.")
+        elif problem["loc"]:
+            lines.append(f"{flag} {problem['input']}: {message}")
+        else:
+            lines.append(message)
+    return "\n".join(lines)
+
+
+def _explain_flags(message: str, settings_class: type[BaseModel], prog: str) -> str:
+    """Turn argparse's words about an unknown flag into ours, with the nearest real flag."""
+    text = message.removeprefix("error parsing CLI: ")
+    marker = "unrecognized arguments: "
+    if marker not in text:
+        return f"{text}. `{prog} --help` lists the flags."
+    unknown = text.split(marker, 1)[1].split()
+    lines = []
+    for flag in (word for word in unknown if word.startswith("-")):
+        near = difflib.get_close_matches(flag.split("=")[0], flags_of(settings_class), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        lines.append(f"{flag.split('=')[0]} is not a flag of `{prog}`.{hint}")
+    return "\n".join(lines or [f"Unexpected: {' '.join(unknown)}."]) + f"\n`{prog} --help` lists the flags."

@@ -1,0 +1,107 @@
+"""Settings of `rankmill rerank`."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from rankmill.settings.load import CommandSettings
+
+
+class Columns(BaseModel):
+    """Which input column plays which part; every name can be mapped, for example `--columns.text body`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    query_id: str = Field("query_id", description="id of the query (string or integer)")
+    query: str = Field("query", description="text of the query")
+    doc_id: str = Field("doc_id", description="id of the document (string or integer)")
+    text: str = Field("text", description="text of the document")
+    title: str = Field("title", description="title of the document (optional column)")
+    retrieval_score: str = Field("retrieval_score", description="score of the first stage (optional column)")
+    candidates: str = Field("candidates", description="list of candidates of a query (nested input)")
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _workers(value: object) -> object:
+    if isinstance(value, int):
+        return (value, value)
+    if isinstance(value, str):
+        if not re.fullmatch(r"\d+(,\d+)?", value):
+            raise ValueError("give a number, or a range such as 1,8")
+        low, _, high = value.partition(",")
+        return (int(low), int(high or low))
+    return value
+
+
+def _allowance(value: object) -> object:
+    text = str(value)
+    if not re.fullmatch(r"\d+|\d+(\.\d+)?%", text):
+        raise ValueError("give a number of rows such as 100, or a share such as 0.1%")
+    return text
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+Workers = Annotated[tuple[int, int], BeforeValidator(_workers)]
+Allowance = Annotated[str, BeforeValidator(_allowance)]
+
+
+class RerankSettings(CommandSettings):
+    """Rerank candidates from INPUT with a cross-encoder and write rankings to OUTPUT as Parquet.
+
+    INPUT is Parquet or JSONL(.gz): a file, a folder or a glob, local or any fsspec URI. One row per pair
+    (query_id, query, doc_id, text, ...) or one row per query with a list of candidates. The same command, run again,
+    continues where it stopped.
+    """
+
+    input: str = Field(description="file, folder or glob of candidates; local path or URI such as s3://bucket/folder")
+    output: str = Field(description="folder for the rankings; local path or URI")
+    model: str = Field("builtin", description="builtin, a hub id such as BAAI/bge-reranker-v2-m3, or a local folder")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    top_k: int | None = Field(None, ge=1, description="keep the best K candidates of each query (default: all)")
+    keep: Names = Field((), description="input columns to carry into the output, comma separated")
+    shape: Literal["pairs", "nested"] = Field("pairs", description="one row per pair, or one row per query")
+    trec_run: str | None = Field(None, description="also write a TREC run to this file")
+    columns: Columns = Field(default_factory=Columns)
+    document_template: str | None = Field(
+        None, description="document text from columns in braces (default: '{title} {text}' where there is a title)"
+    )
+    activation: Literal["model", "raw", "sigmoid"] = Field("model", description="what turns logits into scores")
+    max_length: int | None = Field(None, ge=8, description="tokens per pair at most (default: the model's limit)")
+    max_query_tokens: int | None = Field(None, ge=1, description="tokens of the query at most")
+    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the model's body")
+    batch_tokens: int | None = Field(None, ge=1, description="padded tokens per forward pass (default: by device)")
+    workers: Workers | None = Field(None, description="scoring workers: N, or MIN,MAX to scale (default: by machine)")
+    gpus_per_worker: float | None = Field(
+        None, ge=0, description="GPUs per worker, fractions allowed (default: 1, or 0)"
+    )
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="threads of a worker without a GPU (default: by machine)"
+    )
+    shard_pairs: int | None = Field(
+        None, ge=1, description="pairs per shard, the unit of work (default: by input size)"
+    )
+    max_rejected: Allowance = Field("0.1%", description="rejected rows allowed, a number or a share such as 0.1%%")
+    address: str | None = Field(None, description="Ray cluster to use (default: RAY_ADDRESS, else start one here)")
+    as_json: bool = Field(False, alias="json", description="print a machine-readable summary to stdout, last")
+    quiet: bool = Field(False, description="no progress and no logs")
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        if self.workers is not None and not 1 <= self.workers[0] <= self.workers[1]:
+            low, high = self.workers
+            raise ValueError(f"--workers {low},{high}: the minimum must be at least 1 and at most the maximum.")
+        if (
+            self.max_length is not None
+            and self.max_query_tokens is not None
+            and self.max_query_tokens >= self.max_length
+        ):
+            raise ValueError(
+                f"--max-query-tokens {self.max_query_tokens} leaves no room for a document in --max-length {self.max_length}."
+            )
+        return self

@@ -1,0 +1,179 @@
+"""Turns batches as they lie in files into the canonical table, marking rows that cannot be scored.
+
+Nothing is dropped here: a row that cannot be scored keeps its place, with a reason.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankmill.tables.schema import KEEP, Layout, TemplatePart
+
+REASONS = {
+    "null_query_id": "the query id is null",
+    "null_query": "the query text is null",
+    "null_doc_id": "the document id is null",
+    "null_text": "the document text is null",
+    "null_candidates": "the list of candidates is null",
+    "invalid_unicode": "the text is not valid Unicode (UTF-8)",
+    "invalid_json": "the line is not a JSON object",
+    "wrong_type": "a value has another type than the column",
+    "non_finite_score": "the model's logit is NaN or infinite",
+}
+"""Why a row can be rejected; the closed list that `_rejected/` draws from."""
+
+
+def from_batch(batch: pa.RecordBatch, layout: Layout, source: int, first_row: int) -> pa.Table:
+    """Bring a batch of an input file into canonical form.
+
+    Args:
+        batch: consecutive rows of one file, with at least the columns the layout names.
+        layout: how to read it.
+        source: index of the file.
+        first_row: row number, in the file, of the batch's first row.
+    """
+    rows = pa.array(np.arange(first_row, first_row + len(batch), dtype=np.int64))
+    top = pa.Table.from_batches([batch]).combine_chunks()
+    if not layout.nested:
+        return _canonical(top, top, rows, layout, source)
+    candidates = top.column(layout.columns.candidates).combine_chunks()
+    parents = pc.list_parent_indices(candidates)
+    fields = pc.list_flatten(candidates)
+    pairs = pa.table({name: _field(fields, name) for name in [field.name for field in fields.type]})
+    flat = _canonical(
+        top.drop_columns([layout.columns.candidates]).take(parents), pairs, rows.take(parents), layout, source
+    )
+    if candidates.null_count == 0:
+        return flat
+    missing = _missing_candidates(top.filter(candidates.is_null()), rows.filter(candidates.is_null()), layout, source)
+    both = pa.concat_tables([flat, missing])
+    return both.take(np.argsort(both.column("row").to_numpy(), kind="stable"))
+
+
+def split_rejected(table: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Split a canonical table into rows that can be scored and rows that cannot, each in input order."""
+    if table.column("reason").null_count == len(table):
+        return table, table.slice(0, 0)
+    good = table.column("reason").is_null()
+    return table.filter(good), table.filter(pc.invert(good))
+
+
+def mark(table: pa.Table, bad: pa.Array, reason: str, detail: str | None = None) -> pa.Table:
+    """Give `reason` to the rows where `bad` is true and that have no reason yet."""
+    old = table.column("reason").combine_chunks()
+    fresh = pc.and_(pc.fill_null(bad, False), old.is_null())
+    text = detail or REASONS[reason]
+    table = table.set_column(table.schema.get_field_index("reason"), "reason", pc.if_else(fresh, reason, old))
+    details = table.column("detail").combine_chunks()
+    return table.set_column(table.schema.get_field_index("detail"), "detail", pc.if_else(fresh, text, details))
+
+
+def _canonical(top: pa.Table, pairs: pa.Table, rows: pa.Array, layout: Layout, source: int) -> pa.Table:
+    names = layout.columns
+    schema = layout.canonical_schema()
+    broken: list[tuple[str, pa.Array]] = []
+
+    def text(table: pa.Table, name: str) -> pa.Array:
+        column, bad = _valid_text(table.column(name).combine_chunks())
+        if bad is not None:
+            broken.append((name, bad))
+        return column
+
+    def identifier(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
+        return table.column(name).combine_chunks() if pa.types.is_integer(kind) else text(table, name)
+
+    documents = {name: text(pairs, name) for name in layout.document_columns}
+    columns: dict[str, pa.Array] = {
+        "source": pa.array(np.full(len(rows), source, dtype=np.int32)),
+        "row": rows,
+        "query_id": identifier(top, names.query_id, layout.query_id_type),
+        "query": text(top, names.query),
+        "doc_id": identifier(pairs, names.doc_id, layout.doc_id_type),
+        "document": document_text(documents, layout),
+    }
+    if layout.retrieval_score:
+        columns["retrieval_score"] = pairs.column(names.retrieval_score).combine_chunks()
+    for kept in layout.keep:
+        column = (pairs if kept.per_candidate or not layout.nested else top).column(kept.name).combine_chunks()
+        columns[KEEP + kept.name] = (
+            text(pa.table({kept.name: column}), kept.name) if kept.type == pa.string() else column
+        )
+    columns["reason"] = columns["detail"] = pa.nulls(len(rows), pa.string())
+    table = pa.table({name: column.cast(schema.field(name).type) for name, column in columns.items()})
+    for name, bad in broken:
+        table = mark(table, bad, "invalid_unicode", f"{name} is not valid Unicode (UTF-8)")
+    for name in ("query_id", "query", "doc_id"):
+        table = mark(table, columns[name].is_null(), f"null_{name}")
+    return mark(table, columns["document"].is_null(), "null_text")
+
+
+def document_text(columns: dict[str, pa.Array], layout: Layout) -> pa.Array:
+    """Make the text that is scored; null where the text column is null.
+
+    Without a template: `title + " " + text` where there is a title that is not empty, else the text alone.
+    """
+    if layout.template:
+        return _render(layout.template, columns)
+    body = columns[layout.columns.text]
+    if not layout.title:
+        return body
+    title = pc.fill_null(columns[layout.columns.title], "")
+    joined = pc.binary_join_element_wise(title, body, pa.scalar(" ", pa.large_string()))
+    return pc.if_else(pc.equal(title, ""), body, joined)
+
+
+def _render(template: tuple[TemplatePart, ...], columns: dict[str, pa.Array]) -> pa.Array:
+    """Fill the template; a null column leaves its place empty, and a row where all are null has no text."""
+    length = len(next(iter(columns.values())))
+    pieces: list[pa.Array] = []
+    for part in template:
+        pieces.append(pa.array([part.literal], pa.large_string()).take(pa.array(np.zeros(length, dtype=np.int64))))
+        if part.column is not None:
+            pieces.append(pc.fill_null(columns[part.column], ""))
+    text = pc.binary_join_element_wise(*pieces, pa.scalar("", pa.large_string()))
+    missing = [column.is_null() for column in columns.values()]
+    all_missing = missing[0]
+    for column in missing[1:]:
+        all_missing = pc.and_(all_missing, column)
+    return pc.if_else(all_missing, pa.scalar(None, pa.large_string()), text)
+
+
+def _valid_text(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Check UTF-8, which Parquet readers do not: returns large_string with bad values null, and where they were."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    raw = column.cast(pa.large_binary())
+    text = raw.cast(pa.large_string(), safe=False)
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        bad = pa.array([value is not None and not _is_utf8(value) for value in raw.to_pylist()])
+        return pc.if_else(bad, pa.scalar(None, pa.large_binary()), raw).cast(pa.large_string()), bad
+    return text, None
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _field(structs: pa.StructArray, name: str) -> pa.Array:
+    """A field of a struct array, null where the struct itself is null (a null candidate)."""
+    return pc.struct_field(structs, name)
+
+
+def _missing_candidates(top: pa.Table, rows: pa.Array, layout: Layout, source: int) -> pa.Table:
+    schema = layout.canonical_schema()
+    ids = top.column(layout.columns.query_id).combine_chunks()
+    if not pa.types.is_integer(layout.query_id_type):
+        ids, _ = _valid_text(ids)
+    columns = {field.name: pa.nulls(len(rows), field.type) for field in schema}
+    columns |= {
+        "source": pa.array(np.full(len(rows), source, dtype=np.int32)),
+        "row": rows,
+        "query_id": ids.cast(layout.query_id_type),
+    }
+    return mark(pa.table(columns, schema=schema), pa.array(np.ones(len(rows), dtype=bool)), "null_candidates")

@@ -1,0 +1,117 @@
+"""Reads candidates from Parquet: footers at plan time, then ranges of rows, a batch at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rankmill.tables.canonical import from_batch
+from rankmill.tables.locate import InputFile, open_input
+from rankmill.tables.runs import Runs, join, runs_of
+from rankmill.tables.schema import Layout
+
+_BATCH_ROWS = 1024  # rows decoded at a time: at 2 kB a row 2 MB, so that memory does not depend on row groups
+_BUFFER_BYTES = 4 << 20  # read ahead per column; large enough that a store's latency does not dominate
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """What a Parquet footer says."""
+
+    schema: pa.Schema
+    rows: int
+    uncompressed_bytes: int
+
+
+def read_footer(file: InputFile) -> Footer:
+    """Read the schema and the size of a file.
+
+    Raises:
+        pa.ArrowInvalid, OSError: it is not Parquet, or is damaged.
+    """
+    with _open(file) as parquet:
+        meta = parquet.metadata
+        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
+        return Footer(parquet.schema_arrow, meta.num_rows, size)
+
+
+def find_runs(file: InputFile, layout: Layout) -> Runs:
+    """Find where each query's rows are, reading the id column only (nested: and the candidates' ids)."""
+    names = layout.columns
+    columns = [names.query_id]
+    if layout.nested:
+        columns.append(f"{names.candidates}.list.element.{names.doc_id}")
+    with _open(file) as parquet:
+        if layout.nested:
+            columns = _leaves(parquet, names.query_id, names.candidates, names.doc_id)
+        parts = []
+        row = 0
+        for batch in parquet.iter_batches(batch_size=65536, columns=columns):
+            pairs = np.ones(len(batch), dtype=np.int64)
+            if layout.nested:
+                lengths = pc.fill_null(pc.list_value_length(batch.column(names.candidates)), 0)
+                # A null list is one rejected row; it counts as one pair, so that every row is accounted for.
+                missing = batch.column(names.candidates).is_null().to_numpy(zero_copy_only=False)
+                pairs = lengths.to_numpy(zero_copy_only=False).astype(np.int64) + missing
+            parts.append(runs_of(batch.column(names.query_id), pairs, row))
+            row += len(batch)
+        return join(parts)
+
+
+def read_rows(file: InputFile, layout: Layout, source: int, start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield rows `start` to `stop` (exclusive) in canonical form, a batch at a time, in order."""
+    names = layout.columns
+    wanted = {names.query_id, names.query}
+    if layout.nested:
+        wanted |= {names.candidates} | {kept.name for kept in layout.keep if not kept.per_candidate}
+    else:
+        wanted |= {names.doc_id, *layout.document_columns, *(kept.name for kept in layout.keep)}
+        wanted |= {names.retrieval_score} if layout.retrieval_score else set()
+    with _open(file) as parquet:
+        for row, batch in _batches(parquet, sorted(wanted), start, stop):
+            yield from_batch(batch, layout, source, row)
+
+
+def read_table_rows(file: InputFile, start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield rows `start` to `stop` (exclusive) of a file of our own, as they are."""
+    with _open(file) as parquet:
+        for _, batch in _batches(parquet, None, start, stop):
+            yield pa.Table.from_batches([batch])
+
+
+def _open(file: InputFile) -> pq.ParquetFile:
+    handle = open_input(file.uri)
+    try:
+        return pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+    except BaseException:
+        handle.close()
+        raise
+
+
+def _batches(
+    parquet: pq.ParquetFile, columns: list[str] | None, start: int, stop: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield (number of the first row, batch) for the rows from `start` to `stop`, decoding no other row group."""
+    meta = parquet.metadata
+    ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
+    first = int(np.searchsorted(ends, start, side="right"))
+    last = int(np.searchsorted(ends, stop, side="left"))
+    row = int(ends[first - 1]) if first else 0
+    groups = list(range(first, min(last + 1, len(ends))))
+    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns):
+        low, high = max(start - row, 0), min(stop - row, len(batch))
+        if low < high:
+            yield row + low, batch.slice(low, high - low)
+        row += len(batch)
+        if row >= stop:
+            return
+
+
+def _leaves(parquet: pq.ParquetFile, query_id: str, candidates: str, doc_id: str) -> list[str]:
+    """Physical names of the id columns; writers disagree on what the element of a list is called."""
+    paths = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
+    inside = [path for path in paths if path.startswith(f"{candidates}.")]
+    return [query_id, *([path for path in inside if path.endswith(f".{doc_id}")] or inside)[:1]]

@@ -1,0 +1,203 @@
+"""Reads judgements and runs, from local paths or any fsspec URI.
+
+Judgements: BEIR's TSV (a header `query-id corpus-id score`), TREC's four columns (`query_id iteration doc_id
+relevance`), or Parquet (`query_id, doc_id, relevance`). Runs: TREC's six columns, or Parquet (`query_id, doc_id,
+score`, optional `rank`): one file, several by a glob, or a folder such as the output of `rankmill rerank`.
+"""
+
+import difflib
+from collections.abc import Sequence
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rankmill.errors import InputError
+from rankmill.tables.trec import Problems, open_text, read_run, storage_errors
+
+_BEIR_HEADER = ["query-id", "corpus-id", "score"]
+_TREC_COLUMNS = 4
+_EXPECTED_QRELS = "BEIR (header `query-id corpus-id score`, tabs) or TREC (query_id iteration doc_id relevance)"
+
+
+def read_qrels(uri: str) -> dict[str, dict[str, int]]:
+    """Relevance by query id and document id, in file order.
+
+    Raises:
+        InputError: no such file, no judgement in it, unusable lines (the first 20 are named), missing columns, a
+            document judged twice for a query with different results.
+        StorageError: the file system refused.
+    """
+    qrels = _parquet_qrels(uri) if _is_parquet(uri) else _text_qrels(uri)
+    if not qrels:
+        raise InputError(f"{uri} holds no judgements; expected {_EXPECTED_QRELS}, or Parquet.")
+    return qrels
+
+
+def read_results(uri: str) -> pa.Table:
+    """A run: `query_id, doc_id` (strings), `score` (float64) and, where the file has it, `rank` (int64).
+
+    Raises:
+        InputError: no such file, nothing in it, unusable lines, missing columns, null values.
+        StorageError: the file system refused.
+    """
+    if not _is_parquet(uri):
+        return read_run(uri)
+    table = _read_parquet(uri, required=("query_id", "doc_id", "score"), optional=("rank",))
+    if table.num_rows == 0:
+        raise InputError(f"{uri} holds no results: all its Parquet files are empty.")
+    return table
+
+
+def _text_qrels(uri: str) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    problems = Problems(uri)
+    is_beir = False
+    with open_text(uri) as lines:
+        for number, line in enumerate(lines, start=1):
+            fields = line.split()
+            if number == 1 and fields == _BEIR_HEADER:
+                is_beir = True
+                continue
+            if not fields:
+                continue
+            # BEIR separates by tabs, so that its ids may hold blanks; files that were edited by hand often do not.
+            values = line.rstrip("\n").split("\t") if is_beir and "\t" in line else fields
+            parsed = _judgement(values, is_beir=is_beir)
+            if isinstance(parsed, str):
+                problems.add(number, parsed)
+                continue
+            query_id, doc_id, relevance = parsed
+            known = qrels.setdefault(query_id, {}).setdefault(doc_id, relevance)
+            if known != relevance:
+                problems.add(
+                    number,
+                    f"document {doc_id!r} is judged {relevance} for query {query_id!r}, but {known} further up",
+                )
+    problems.refuse(_EXPECTED_QRELS)
+    return qrels
+
+
+def _judgement(fields: Sequence[str], *, is_beir: bool) -> tuple[str, str, int] | str:
+    """Query, document, relevance; or a sentence that says what is wrong."""
+    expected = len(_BEIR_HEADER) if is_beir else _TREC_COLUMNS
+    if len(fields) != expected:
+        hint = ""
+        if not is_beir and len(fields) == len(_BEIR_HEADER):
+            hint = "; a file with 3 columns needs the header `query-id corpus-id score`"
+        return f"{len(fields)} columns instead of {expected}{hint}"
+    query_id, doc_id, relevance = fields if is_beir else (fields[0], fields[2], fields[3])
+    try:
+        return query_id.strip(), doc_id.strip(), int(relevance)
+    except ValueError:
+        return f"the relevance is {relevance!r}, not a whole number"
+
+
+def _parquet_qrels(uri: str) -> dict[str, dict[str, int]]:
+    table = _read_parquet(uri, required=("query_id", "doc_id", "relevance"))
+    qrels: dict[str, dict[str, int]] = {}
+    problems: list[str] = []
+    columns = (table[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
+    for query_id, doc_id, relevance in zip(*columns, strict=True):
+        known = qrels.setdefault(query_id, {}).setdefault(doc_id, relevance)
+        if known != relevance:
+            problems.append(f"document {doc_id!r} for query {query_id!r}: {known} and {relevance}")
+    if problems:
+        raise InputError(f"{uri} judges {len(problems):,} documents twice, differently.", problems[:20])
+    return qrels
+
+
+_TYPES = {
+    "query_id": pa.string(),
+    "doc_id": pa.string(),
+    "relevance": pa.int64(),
+    "rank": pa.int64(),
+    "score": pa.float64(),
+}
+
+
+def _read_parquet(uri: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+    """The named columns of one or many Parquet files, cast to `_TYPES`, in the order of the file names."""
+    filesystem, paths = _parquet_files(uri)
+    tables = []
+    problems: list[str] = []
+    for path in paths:
+        try:
+            with storage_errors(path), filesystem.open(path, "rb") as handle:
+                file = pq.ParquetFile(handle)
+                names = file.schema_arrow.names
+                if missing := [name for name in required if name not in names]:
+                    problems += [f"{path}: {_missing_column(name, names)}" for name in missing]
+                    continue
+                wanted = [*required, *(name for name in optional if name in names)]
+                tables.append(_cast(file.read(columns=wanted), wanted, path, problems))
+        except pa.ArrowInvalid as error:
+            problems.append(f"{path}: not a readable Parquet file ({error})")
+    if problems:
+        raise InputError(f"{uri} cannot be used.", problems[:20])
+    shared = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
+    return pa.concat_tables([table.select(shared) for table in tables])
+
+
+def _cast(table: pa.Table, names: Sequence[str], path: str, problems: list[str]) -> pa.Table:
+    columns = []
+    for name in names:
+        column = table[name]
+        if column.null_count:
+            problems.append(f"{path}: column {name} has {column.null_count:,} null values; it may have none")
+        try:
+            columns.append(pc.cast(column, _TYPES[name]))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            problems.append(f"{path}: column {name} is {column.type}, which is no {_TYPES[name]} ({error})")
+            columns.append(pa.nulls(len(column), _TYPES[name]))
+    return pa.table(columns, names=list(names))
+
+
+def _missing_column(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"no column {name}; it has {', '.join(names)}.{hint}"
+
+
+def _is_parquet(uri: str) -> bool:
+    """By name, and by looking: folders and globs hold Parquet, text files are named otherwise."""
+    if uri.endswith((".parquet", ".pq", "/")) or "*" in uri:
+        return True
+    filesystem, path = _file_system(uri)
+    with storage_errors(uri):
+        return bool(filesystem.isdir(path))
+
+
+def _file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:  # an unknown protocol, or its package is not installed
+        raise InputError(f"{uri} cannot be opened: {error}") from error
+    return filesystem, str(path)
+
+
+def _parquet_files(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
+    """File system and sorted paths; in folders and globs, names that begin with `_` or `.` are not data."""
+    filesystem, path = _file_system(uri)
+    with storage_errors(uri):
+        is_folder = "*" not in path and filesystem.isdir(path)
+        if "*" in path:
+            files = _data_files(filesystem.glob(path), root=path.partition("*")[0].rpartition("/")[0])
+        elif is_folder:
+            files = _data_files(filesystem.find(path), root=path)
+        else:
+            files = [path] if filesystem.exists(path) else []
+    if not files:
+        what = "holds no Parquet files" if "*" in path or is_folder else "does not exist"
+        raise InputError(f"{uri} {what}.")
+    return filesystem, files
+
+
+def _data_files(found: Sequence[str], root: str) -> list[str]:
+    return sorted(
+        file
+        for file in found
+        if file.endswith((".parquet", ".pq"))
+        and not any(part.startswith(("_", ".")) for part in file.removeprefix(root).strip("/").split("/"))
+    )

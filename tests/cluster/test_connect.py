@@ -55,10 +55,13 @@ def test_a_local_cluster_is_quiet_private_and_gone_afterwards(tmp_path: Path) ->
     marker = uuid.uuid4().hex
     finished = run_python(
         """
-        import json, sys
+        import json, os, signal
         from rankmill import cluster
+        stop = lambda *_: None
+        signal.signal(signal.SIGTERM, stop)
         with cluster.connect(num_cpus=2) as info:
-            import os, ray
+            import ray
+            assert signal.getsignal(signal.SIGTERM) is stop
             from tests.cluster.processes import listening_addresses, pids_with
             with cluster.connect() as inner:
                 assert inner == info
@@ -68,6 +71,7 @@ def test_a_local_cluster_is_quiet_private_and_gone_afterwards(tmp_path: Path) ->
             facts = {"cpus": info.cpus, "local": info.local, "elastic": info.elastic, "path": info.source.path,
                      "worker_path": ray.get(probe.remote()), "listening": sorted(listening_addresses(pids))}
         assert not ray.is_initialized()
+        assert signal.getsignal(signal.SIGTERM) is stop
         assert "RAY_AUTH_TOKEN" not in os.environ and "RAY_AUTH_MODE" not in os.environ
         print(json.dumps(facts))
         """,

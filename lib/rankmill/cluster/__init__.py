@@ -5,7 +5,7 @@ that need Ray call `connect` first and import `rankmill.batch` inside the block.
 """
 
 from rankmill.cluster.capacity import ClusterInfo, Node, require_resources
-from rankmill.cluster.connection import connect
+from rankmill.cluster.connection import choose_target, connect
 from rankmill.cluster.source import Source
 
-__all__ = ["ClusterInfo", "Node", "Source", "connect", "require_resources"]
+__all__ = ["ClusterInfo", "Node", "Source", "choose_target", "connect", "require_resources"]

@@ -4,9 +4,11 @@ import functools
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +60,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
             raise UsageError(f"This process is connected to Ray at {info.address}; it cannot join {address} as well.")
         yield info
         return
-    with _environment(_QUIET if target else {**_QUIET, **_local_environment(os.environ)}):
+    with _environment(_QUIET if target else {**_QUIET, **_local_environment(os.environ)}), _own_sigterm() as restore:
         import ray  # noqa: PLC0415  after the environment is set
 
         try:
@@ -66,6 +68,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
                 _start(num_cpus)
             else:
                 _join(target)
+            restore()
             yield _inspect()
         finally:
             ray.shutdown()
@@ -118,6 +121,28 @@ def _token() -> str:
 def _local_environment(environ: Mapping[str, str]) -> dict[str, str]:
     chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     return _LOOPBACK if any(environ.get(name) for name in chosen) else {**_LOOPBACK, "RAY_AUTH_TOKEN": _token()}
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[Callable[[], None]]:
+    """Yield a function that undoes what `ray.init` does to the process's SIGTERM handler; also undone at the end.
+
+    Ray's own handler leaves with code 15. It stays, while connected, where the caller had none: unlike the default, it
+    runs `finally` blocks.
+    """
+    if threading.current_thread() is not threading.main_thread():  # neither Ray nor we may set handlers here
+        yield lambda: None
+        return
+    previous = signal.getsignal(signal.SIGTERM)
+
+    def restore() -> None:
+        if previous not in {signal.SIG_DFL, None}:
+            signal.signal(signal.SIGTERM, previous)
+
+    try:
+        yield restore
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _connected() -> bool:

@@ -74,7 +74,7 @@ def _parameters(name: str) -> str:
 def _suggestion(name: str) -> str:
     known = list(known_measures.registry)
     base, at, cutoff = name.partition("@")
-    by_lower = {candidate.lower(): candidate for candidate in known}
+    by_lower = {candidate.lower(): candidate for candidate in reversed(known)}  # nDCG stands before its alias NDCG
     near = difflib.get_close_matches(base.lower(), by_lower, n=1)
     if near:
         return f" Did you mean {by_lower[near[0]]}{at}{cutoff}?"

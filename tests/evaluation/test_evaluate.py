@@ -101,6 +101,13 @@ def test_float32_scores_and_strange_ids_do_not_confuse_the_tools() -> None:
     assert value({"a b": {"x\ty": 1}}, run, "RR@10") == 0.5
 
 
+def test_a_repeated_document_counts_once_at_its_better_place() -> None:
+    run = run_of([("q", "a", 0.1), ("q", "x", 1.0), ("q", "x", 0.9), ("q", "b", 0.5), ("q", "a", 0.8)])
+    found = evaluate({"q": {"a": 1, "b": 1}}, run, parse_measures("RR@10 P@3"))
+    assert found.values[:, 0].tolist() == pytest.approx([1 / 2, 2 / 3])
+    assert found.repeated == 2
+
+
 def test_what_cannot_be_evaluated_is_refused() -> None:
     run = run_of([("q", "a", 1.0)])
     measures = parse_measures("RR@10")
@@ -108,8 +115,6 @@ def test_what_cannot_be_evaluated_is_refused() -> None:
         evaluate({}, run, measures)
     with pytest.raises(InputError, match=r"no query in common.*'q'.*'1', '2', '3', … \(4\)"):
         evaluate({str(number): {"a": 1} for number in range(1, 5)}, run, measures)
-    with pytest.raises(InputError, match="'a' for query 'q'"):
-        evaluate({"q": {"a": 1}}, run_of([("q", "a", 1.0), ("q", "a", 0.5)]), measures)
     with pytest.raises(InputError, match="1 scores of the run are not finite"):
         evaluate({"q": {"a": 1}}, run_of([("q", "a", math.nan)]), measures)
 

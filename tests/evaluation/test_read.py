@@ -1,7 +1,7 @@
 """Judgements and runs are read from every documented form, and refused with every culprit named."""
 
 import gzip
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fsspec
@@ -25,7 +25,7 @@ def gz(path: Path, text: str) -> str:
     return str(path)
 
 
-def parquet(path: Path, **columns: list[object]) -> str:
+def parquet(path: Path, **columns: Sequence[object]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(dict(columns)), path)
     return str(path)
@@ -74,6 +74,21 @@ def test_parts_with_and_without_rank(tmp_path: Path) -> None:
     parquet(tmp_path / "a.parquet", query_id=["1"], doc_id=["a"], rank=[1], score=[1.0])
     parquet(tmp_path / "b.parquet", query_id=["2"], doc_id=["a"], score=[1])
     assert read_results(str(tmp_path)).column_names == ["query_id", "doc_id", "score"]
+
+
+def test_nested_rankings(tmp_path: Path) -> None:
+    results = [[{"doc_id": 5, "rank": 1, "score": 0.5}, {"doc_id": 4, "rank": 2, "score": 0.25}], [], None]
+    parquet(tmp_path / "part-0.parquet", query_id=["a", "b", "c"], candidates=results)
+    parquet(tmp_path / "part-1.parquet", query_id=["d"], candidates=[[{"doc_id": 7, "rank": 1, "score": 0.75}]])
+    assert read_results(str(tmp_path)).to_pydict() == {
+        "query_id": ["a", "a", "d"],
+        "doc_id": ["5", "4", "7"],
+        "score": [0.5, 0.25, 0.75],
+        "rank": [1, 2, 1],
+    }
+    uri = parquet(tmp_path / "wrong.parquet", query_id=["d"], candidates=[[{"docid": 7, "score": 0.75}]])
+    with pytest.raises(InputError, match=r"no column doc_id; it has query_id, docid, score\. Did you mean docid"):
+        read_results(uri)
 
 
 @pytest.mark.parametrize(

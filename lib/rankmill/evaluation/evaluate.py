@@ -6,6 +6,7 @@ What missing means, here and nowhere else:
   (as `trec_eval -c` does): leaving a hard query out cannot raise a mean;
 * a query with results but without judgements says nothing; it is left out and reported;
 * a document without a judgement is not relevant;
+* a document that a ranking holds twice counts once, at its better place, those below move up, and it is reported;
 * ids are compared as strings, so that 7 in one file is "7" in the other.
 
 The order of a ranking is that of the run's scores, descending; equal scores follow the run's ranks where it has them,
@@ -41,6 +42,8 @@ class Evaluation:
     """Judged queries that the run does not hold; they score 0."""
     without_judgements: tuple[str, ...]
     """Queries of the run that are not judged; they are left out."""
+    repeated: int = 0
+    """Results left out because the same document stands higher in the same ranking."""
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -57,7 +60,7 @@ def evaluate(qrels: Qrels, run: pa.Table, measures: Sequence[Measure]) -> Evalua
         measures: from `parse_measures`.
 
     Raises:
-        InputError: no judgements, no query in common, or a document twice in one ranking.
+        InputError: no judgements, no query in common, or scores that are not finite.
     """
     if not qrels:
         raise InputError("There are no judgements; evaluation needs at least one judged query.")
@@ -70,13 +73,15 @@ def evaluate(qrels: Qrels, run: pa.Table, measures: Sequence[Measure]) -> Evalua
             f"The run and the judgements have no query in common: the run has {_some(run_queries)}, "
             f"the judgements have {_some(tuple(qrels))}. Do they belong to the same collection?"
         )
-    rankings = _rankings(ordered.filter(pc.is_in(ordered["query_id"], value_set=pa.array(list(qrels), pa.string()))))
+    counted = ordered.filter(pc.is_in(ordered["query_id"], value_set=pa.array(list(qrels), pa.string())))
+    rankings = _rankings(counted)
     return Evaluation(
         measures=tuple(measure.name for measure in measures),
         query_ids=tuple(qrels),
         values=_values(qrels, rankings, measures),
         without_results=tuple(query for query in qrels if query not in rankings),
         without_judgements=without_judgements,
+        repeated=counted.num_rows - sum(map(len, rankings.values())),
     )
 
 
@@ -118,14 +123,9 @@ def _in_ranking_order(run: pa.Table) -> pa.Table:
 def _rankings(ordered: pa.Table) -> dict[str, dict[str, float]]:
     """Documents by query with strictly falling scores, so that every tool behind `ir_measures` keeps our order."""
     rankings: dict[str, dict[str, float]] = {}
-    doubles: list[str] = []
     for query_id, doc_id in zip(ordered["query_id"].to_pylist(), ordered["doc_id"].to_pylist(), strict=True):
         ranking = rankings.setdefault(query_id, {})
-        if doc_id in ranking:
-            doubles.append(f"document {doc_id!r} for query {query_id!r}")
-        ranking[doc_id] = -float(len(ranking))
-    if doubles:
-        raise InputError(f"{len(doubles):,} documents occur twice in one ranking of the run.", doubles[:20])
+        ranking.setdefault(doc_id, -float(len(ranking)))
     return rankings
 
 

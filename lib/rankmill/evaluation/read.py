@@ -2,7 +2,8 @@
 
 Judgements: BEIR's TSV (a header `query-id corpus-id score`), TREC's four columns (`query_id iteration doc_id
 relevance`), or Parquet (`query_id, doc_id, relevance`). Runs: TREC's six columns, or Parquet (`query_id, doc_id,
-score`, optional `rank`): one file, several by a glob, or a folder such as the output of `rankmill rerank`.
+score`, optional `rank`): one file, several by a glob, or a folder such as the output of `rankmill rerank`, whose
+`--shape nested` (one row per query, results in a list `candidates`) is understood too.
 """
 
 import difflib
@@ -18,6 +19,7 @@ from rankmill.tables.trec import Problems, open_text, read_run, storage_errors
 
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _TREC_COLUMNS = 4
+_NESTED = "candidates"
 _EXPECTED_QRELS = "BEIR (header `query-id corpus-id score`, tabs) or TREC (query_id iteration doc_id relevance)"
 
 
@@ -126,18 +128,49 @@ def _read_parquet(uri: str, required: Sequence[str], optional: Sequence[str] = (
         try:
             with storage_errors(path), filesystem.open(path, "rb") as handle:
                 file = pq.ParquetFile(handle)
-                names = file.schema_arrow.names
+                names = _names(file.schema_arrow)
                 if missing := [name for name in required if name not in names]:
                     problems += [f"{path}: {_missing_column(name, names)}" for name in missing]
                     continue
                 wanted = [*required, *(name for name in optional if name in names)]
-                tables.append(_cast(file.read(columns=wanted), wanted, path, problems))
+                table = _read_columns(file, wanted)
+                tables.append(_cast(table, wanted, path, problems))
         except pa.ArrowInvalid as error:
             problems.append(f"{path}: not a readable Parquet file ({error})")
     if problems:
         raise InputError(f"{uri} cannot be used.", problems[:20])
     shared = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
     return pa.concat_tables([table.select(shared) for table in tables])
+
+
+def _names(schema: pa.Schema) -> list[str]:
+    """Columns of a file; those of the results in a nested one."""
+    if not _is_nested(schema):
+        return list(schema.names)
+    inner = schema.field(_NESTED).type.value_type
+    return [*(name for name in schema.names if name != _NESTED), *(field.name for field in inner)]
+
+
+def _is_nested(schema: pa.Schema) -> bool:
+    if "doc_id" in schema.names or _NESTED not in schema.names:
+        return False
+    kind = schema.field(_NESTED).type
+    return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type))
+
+
+def _read_columns(file: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
+    """The named columns, one row per result."""
+    if not _is_nested(file.schema_arrow):
+        return file.read(columns=list(names))
+    outer = [name for name in names if name in file.schema_arrow.names]
+    table = file.read(columns=[*outer, _NESTED]).combine_chunks()
+    lists = table[_NESTED]
+    results = pc.list_flatten(lists)
+    flat = table.select(outer).take(pc.list_parent_indices(lists))
+    for name in names:
+        if name not in outer:
+            flat = flat.append_column(name, pc.struct_field(results, name))
+    return flat.select(list(names))
 
 
 def _cast(table: pa.Table, names: Sequence[str], path: str, problems: list[str]) -> pa.Table:

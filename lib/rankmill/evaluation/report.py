@@ -66,6 +66,8 @@ def notes(result: Evaluation | Comparison) -> list[str]:
     if result.without_judgements:
         extra = _count(len(result.without_judgements), "query", "queries")
         lines.append(f"{extra} of the run without judgements left out ({_examples(result.without_judgements)})")
+    if result.repeated:
+        lines.append(f"{_count(result.repeated, 'repeated document', 'repeated documents')} of the run left out")
     return lines
 
 
@@ -76,12 +78,14 @@ def summary(result: Evaluation | Comparison) -> dict[str, Any]:
         "queries": len(run.query_ids),
         "without_results": list(run.without_results),
         "without_judgements": list(run.without_judgements),
+        "repeated": run.repeated,
         "measures": {name: float(mean) for name, mean in zip(run.measures, run.means, strict=True)},
     }
     if isinstance(result, Comparison):
         found["baseline"] = {
             "without_results": list(result.baseline.without_results),
             "without_judgements": list(result.baseline.without_judgements),
+            "repeated": result.baseline.repeated,
             "measures": {row.measure: row.baseline for row in result.differences},
         }
         found["differences"] = {

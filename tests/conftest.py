@@ -17,10 +17,10 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
-    "RAY_AUTH_TOKEN": secrets.token_hex(32),  # without one, Ray would write ~/.ray/auth_token
 }
 # Ray reads these when it is imported, which test modules do while they are collected: after this file.
 os.environ.update(_RAY_ENVIRONMENT)
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # without one, Ray would write ~/.ray/auth_token
 os.environ.pop("RAY_ADDRESS", None)
 
 

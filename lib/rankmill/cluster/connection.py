@@ -174,10 +174,12 @@ def _join(address: str) -> None:
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=_log_to_driver())
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        raise UsageError(
-            f"Cannot join the Ray cluster at {address}: {str(error).strip()} If the cluster asks for a token, set "
-            "RAY_AUTH_MODE=token here too, with the token in ~/.ray/auth_token or in the file RAY_AUTH_TOKEN_PATH."
-        ) from error
+        if "AuthenticationError" in f"{error!r} {error.__cause__!r}":  # Ray hands on its text only
+            raise UsageError(
+                f"The Ray cluster at {address} refused this process: its token is missing or wrong. Set RAY_AUTH_MODE="
+                "token, with the cluster's token in ~/.ray/auth_token or in the file that RAY_AUTH_TOKEN_PATH names."
+            ) from error
+        raise UsageError(f"Cannot join the Ray cluster at {address}: {error}") from error
 
 
 def _refuse_unreachable(address: str) -> None:

@@ -1,0 +1,107 @@
+"""The model that is trained: a body with a one-label head, and how it is written to a folder."""
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from rankmill.errors import ModelError
+from rankmill.scoring.int8 import save_int8
+from rankmill.training.pairs import PaddedPairs
+
+# Scores between 0 and 1: the pointwise loss trains sigmoid(logit) towards the (squashed) target.
+_ACTIVATION = "torch.nn.modules.activation.Sigmoid"
+_FROZEN = "embeddings.word_embeddings"
+
+
+def load_body(body: str, *, dropout: float, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A `...ForSequenceClassification` with one label on top of a body, float32, and the body's tokenizer.
+
+    The new head is drawn with `seed`, so that two runs start from the same weights.
+
+    Raises:
+        ModelError: the folder or hub id cannot be loaded.
+    """
+    torch.manual_seed(seed)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    verbosity = transformers_logging.get_verbosity()
+    # It would warn about the new head, which is the point.
+    transformers_logging.set_verbosity(logging.ERROR)
+    try:
+        config = AutoConfig.from_pretrained(body, num_labels=1)
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
+            if hasattr(config, name):
+                setattr(config, name, dropout)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            body, config=config, dtype=torch.float32, use_safetensors=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(body)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"Cannot load the body {body!r}: {str(error).splitlines()[0]} Give a local folder or a hub id."
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    return model, tokenizer
+
+
+def freeze_word_embeddings(model: PreTrainedModel) -> None:
+    """Leave the word embeddings as they are: a third of the weights, and rare words gain nothing from few examples.
+
+    Raises:
+        ModelError: the model has no parameter of that name.
+    """
+    frozen = [parameter for name, parameter in model.named_parameters() if _FROZEN in name]
+    if not frozen:
+        raise ModelError(f"--freeze-embeddings: the model has no parameter named *{_FROZEN}*; leave the flag out.")
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+
+
+def forward(model: PreTrainedModel, pairs: PaddedPairs, *, bf16: bool) -> torch.Tensor:
+    """Logits of one micro-batch: shape (batch,), float32."""
+    device = pairs.input_ids.device.type
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
+        output = model(
+            input_ids=pairs.input_ids, attention_mask=pairs.attention_mask, token_type_ids=pairs.token_type_ids
+        )
+    logits: torch.Tensor = output.logits
+    return logits.squeeze(-1).float()
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, int8: bool) -> None:
+    """Write config, tokenizer and weights.
+
+    Args:
+        model: the trained model.
+        tokenizer: its tokenizer.
+        folder: made if missing.
+        int8: int8 rows with scales (`rankmill.scoring.int8`) instead of float32.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.config
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
+    tokenizer.save_pretrained(folder)
+    if int8:
+        save_int8(model.state_dict(), folder / "model.safetensors")
+    else:
+        model.save_pretrained(folder)
+    settings = (
+        json.loads(config.to_json_string(use_diff=False)) if int8 else json.loads((folder / "config.json").read_text())
+    )
+    settings = {
+        name: value
+        for name, value in settings.items()
+        if value is not None and name not in {"_name_or_path", "transformers_version"}
+    }
+    settings |= {"architectures": [type(model).__name__], "sentence_transformers": {"activation_fn": _ACTIVATION}}
+    (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

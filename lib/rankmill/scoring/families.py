@@ -93,6 +93,11 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
             f"The model {model!r} brings its own Python code (auto_map in config.json), which is never run. "
             f"Usable are {_SUPPORTED}, in their transformers form."
         )
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
+            "library that wrote them. Give the model as float32, bfloat16 or float16."
+        )
     if config.get("model_type") != family.name:
         raise ModelError(
             f"The config.json of {model!r} contradicts itself: its architecture is {architecture}, its model_type "
@@ -109,11 +114,27 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
 
 
 def position_limit(family: Family, config: Mapping[str, Any]) -> int:
-    """Most tokens that the model's position embeddings can number."""
-    positions = int(config.get("max_position_embeddings", 512))
+    """Most tokens that the model's position embeddings can number.
+
+    Raises:
+        ModelError: config.json says something that is not a number.
+    """
+    positions = integer(config, "max_position_embeddings", 512)
     if family.positions_after_padding:
-        positions -= int(config.get("pad_token_id", 1)) + 1
+        positions -= integer(config, "pad_token_id", 1) + 1
     return positions
+
+
+def integer(config: Mapping[str, Any], key: str, default: int) -> int:
+    """A number of config.json, or `default` where it states none.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ModelError(f"config.json says {key} = {value!r}, where a whole number belongs.")
+    return value
 
 
 def _labels(config: Mapping[str, Any]) -> int:
@@ -121,7 +142,7 @@ def _labels(config: Mapping[str, Any]) -> int:
     id2label = config.get("id2label")
     if isinstance(id2label, Mapping):
         return len(id2label)
-    return int(config.get("num_labels", 2))
+    return integer(config, "num_labels", 2)
 
 
 def _what_it_is(architecture: str) -> str:

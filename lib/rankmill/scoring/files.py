@@ -27,6 +27,7 @@ _HINTS = {
 _CHUNK_BYTES = 1 << 20
 # The format of int8.py, repeated because that module needs torch and this one must not: `x.int8` and `x.scale` are `x`.
 _INT8_MARK = {"rankmill_weights": "int8-rows-v1"}
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _INT8_VALUES, _INT8_SCALE = ".int8", ".scale"
 
 
@@ -105,7 +106,7 @@ def read_headers(model: str, paths: tuple[Path, ...]) -> dict[str, Tensor]:
     A matrix stored as int8 rows with scales (`int8.py`) counts as one tensor of its own name.
 
     Raises:
-        ModelError: a file is truncated or not safetensors, or two files hold the same tensor.
+        ModelError: a file is cut short or not safetensors, a weight is neither float nor our int8, or is there twice.
     """
     from safetensors import SafetensorError, safe_open  # noqa: PLC0415
 
@@ -123,6 +124,11 @@ def read_headers(model: str, paths: tuple[Path, ...]) -> dict[str, Tensor]:
                         raise ModelError(f"The model {model!r} holds the weight {name!r} twice, again in {path.name}.")
                     entry = opened.get_slice(key)
                     tensors[name] = Tensor(entry.get_dtype(), tuple(entry.get_shape()))
+                    if tensors[name].dtype not in _FLOATS and not int8 and not key.endswith("position_ids"):
+                        raise ModelError(
+                            f"The weight {key!r} of the model {model!r} is stored as {tensors[name].dtype}; quantised "
+                            "weights need the code that wrote them. Give the model as float32, bfloat16 or float16."
+                        )
         except (SafetensorError, OSError) as error:
             raise ModelError(
                 f"The weights of the model {model!r} cannot be read: {path} ({path.stat().st_size:,} bytes) is damaged "

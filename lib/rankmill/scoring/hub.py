@@ -20,6 +20,8 @@ SMALL_FILES = (
     "tokenizer_config.json",
 )
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
+# "*" in a pattern also matches "/": without this, onnx/ and its like would come along
+_NOT_IN_FOLDERS = ["*/*"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 10.0
 
@@ -35,8 +37,7 @@ class Snapshot:
 def fetch(repository: str, revision: str | None, check: Callable[[Path], None]) -> Snapshot:
     """Bring a model's files into the hub's cache, or find them there.
 
-    The revision is resolved to a commit once. A commit that is in the cache needs no network; without a network, the
-    cache answers for branches and tags too.
+    A commit that is in the cache needs no network; without a network, the cache answers for branches and tags too.
 
     Args:
         repository: `owner/name`.
@@ -46,34 +47,67 @@ def fetch(repository: str, revision: str | None, check: Callable[[Path], None]) 
     Raises:
         ModelError: no network and nothing cached, no such repository or revision, or no permission.
     """
-    commit = revision if revision is not None and _COMMIT.fullmatch(revision) else _resolve(repository, revision)
-    check(_download(repository, commit, SMALL_FILES))
-    return Snapshot(_download(repository, commit, SMALL_FILES + WEIGHTS), commit)
+    pinned = revision is not None and _COMMIT.fullmatch(revision) is not None
+    folder = _cached(repository, revision) if pinned else None
+    if folder is None:
+        problem = _ask(repository, revision)
+        if problem is not None:
+            folder = _cached(repository, revision)
+            if folder is None:
+                raise _unreachable(repository, problem) from problem
+    if folder is None:
+        small = _download(repository, revision, SMALL_FILES)
+        check(small)
+        # the branch may have moved meanwhile: the weights come from the commit whose config was checked
+        folder = _download(repository, small.name, SMALL_FILES + WEIGHTS)
+    return Snapshot(folder, folder.name)
 
 
-def _resolve(repository: str, revision: str | None) -> str:
-    """Commit hash of a branch or tag: one request with a short timeout, else what the cache remembers."""
+def _ask(repository: str, revision: str | None) -> Exception | None:
+    """Ask the hub for the model, once and with a short timeout; downloads alone would wait for minutes.
+
+    Returns:
+        What kept the hub from answering, or None.
+
+    Raises:
+        ModelError: it answered that there is no such model, or not for this account.
+    """
     # imported here: a folder or the built-in model needs none of it, and it takes 0.3 s
-    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import HfApi  # noqa: PLC0415
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
 
     try:
-        sha = HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_SECONDS).sha
+        HfApi().model_info(repository, revision=revision, timeout=_TIMEOUT_SECONDS)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _refused(repository, revision, error) from error
-    except Exception as error:  # noqa: BLE001 - re-raised below unless the cache answers
-        # no network, offline mode, a server that is down: what was fetched before still counts
-        try:
-            return Path(snapshot_download(repository, revision=revision, local_files_only=True)).name
-        except Exception:  # noqa: BLE001 - the reason worth telling is why the hub could not be asked
-            raise _unreachable(repository, error) from error
-    if sha is None:
-        raise ModelError(f"The hub gave no commit for {repository!r} at {revision or 'its default branch'}.")
-    return sha
+    except Exception as error:  # noqa: BLE001 - no network, offline mode, a server that is down: told by the caller
+        return error
+    return None
 
 
-def _download(repository: str, commit: str, files: tuple[str, ...]) -> Path:
-    """The snapshot folder, with those of `files` that the repository has; falls back on the cache by itself."""
+def _cached(repository: str, revision: str | None) -> Path | None:
+    """The snapshot folder in the cache, if it holds what a model needs."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        folder = Path(
+            snapshot_download(
+                repository,
+                revision=revision,
+                local_files_only=True,
+                allow_patterns=[*SMALL_FILES, *WEIGHTS],
+                ignore_patterns=_NOT_IN_FOLDERS,
+            )
+        )
+    except LocalEntryNotFoundError:
+        return None
+    weights = any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json"))
+    return folder if weights and all((folder / name).is_file() for name in ("config.json", "tokenizer.json")) else None
+
+
+def _download(repository: str, revision: str | None, files: tuple[str, ...]) -> Path:
+    """The snapshot folder, with those of `files` that the repository has."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError  # noqa: PLC0415
 
@@ -81,15 +115,14 @@ def _download(repository: str, commit: str, files: tuple[str, ...]) -> Path:
         return Path(
             snapshot_download(
                 repository,
-                revision=commit,
+                revision=revision,
                 etag_timeout=_TIMEOUT_SECONDS,
                 allow_patterns=list(files),
-                # "*" in a pattern also matches "/": without this, onnx/ and its like would come along
-                ignore_patterns=["*/*"],
+                ignore_patterns=_NOT_IN_FOLDERS,
             )
         )
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise _refused(repository, commit, error) from error
+        raise _refused(repository, revision, error) from error
     except Exception as error:
         raise _unreachable(repository, error) from error
 

@@ -1,13 +1,15 @@
-"""The two ways in: `check_model` (quick, before any accelerator starts) and `load_scorer`."""
+"""The ways in: `check_model` (quick, before any accelerator starts), `load_encoder` and `load_scorer`."""
 
-from tokenizers import Tokenizer
+import json
 
-from rankmill.scoring.card import ModelCard, ModelFiles, read_model
+from rankmill.errors import ModelError
+from rankmill.scoring.card import ModelCard, make_card
 from rankmill.scoring.locate import locate
+from rankmill.scoring.model_files import ModelFiles, read_model
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
-from rankmill.scoring.tokens import Limits, PairEncoder
+from rankmill.scoring.tokenizer_files import reading_specials_as_text
+from rankmill.scoring.tokens import PairEncoder
 
 
 def check_model(options: ScorerOptions) -> ModelCard:
@@ -20,18 +22,17 @@ def check_model(options: ScorerOptions) -> ModelCard:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model.
     """
-    return read_model(locate(options), options)[0]
+    return make_card(_read(options), options)
 
 
 def load_encoder(options: ScorerOptions) -> PairEncoder:
-    """Load what tokenises, for processes that never run the network: no torch, a tenth of a scorer's start-up.
+    """Load what tokenises, for processes that never run the network: no torch, no weights.
 
     Raises:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model.
     """
-    card, files = read_model(locate(options), options)
-    return _encoder(card, files)
+    return _encoder(_read(options))
 
 
 def load_scorer(options: ScorerOptions) -> Scorer:
@@ -44,13 +45,18 @@ def load_scorer(options: ScorerOptions) -> Scorer:
     from rankmill.scoring.torch_model import load_network  # noqa: PLC0415 - torch takes seconds to import
     from rankmill.scoring.torch_scorer import TorchScorer, choose_device  # noqa: PLC0415
 
-    card, files = read_model(locate(options), options)
+    files = _read(options)
     device = choose_device(options)
-    network = load_network(card, files, device)
-    return TorchScorer(card, _encoder(card, files), network, device, options)
+    network = load_network(files, options.precision, device)
+    return TorchScorer(make_card(files, options), _encoder(files), network, device, options)
 
 
-def _encoder(card: ModelCard, files: ModelFiles) -> PairEncoder:
-    tokenizer: Tokenizer = parse_tokenizer(card.model, reading_specials_as_text(files.tokenizer_json))
-    tokenizer.encode_special_tokens = True
-    return PairEncoder(tokenizer, card.template, Limits(card.max_length, card.max_query_tokens))
+def _read(options: ScorerOptions) -> ModelFiles:
+    try:
+        return read_model(locate(options), options)
+    except OSError as error:
+        raise ModelError(f"The files of the model {options.model!r} cannot be read: {error}.") from error
+
+
+def _encoder(files: ModelFiles) -> PairEncoder:
+    return PairEncoder(json.dumps(reading_specials_as_text(files.tokenizer_json)), files.template, files.limits)

@@ -29,29 +29,35 @@ def parse_tokenizer(model: str, tokenizer_json: Mapping[str, Any]) -> Tokenizer:
         raise ModelError(f"The tokenizer.json of the model {model!r} cannot be read: {error}.") from error
 
 
-def with_config(tokenizer_json: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, Any]:
+def with_config(model: str, tokenizer_json: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, Any]:
     """Apply what tokenizer_config.json states over tokenizer.json, as transformers does when it builds its class.
 
     Only settings that are stated and that contradict the file change anything: casing, accents and Chinese characters
     of a BERT normalizer; `add_prefix_space` of a byte-level pre-tokenizer.
 
     Args:
+        model: the model's name, for messages.
         tokenizer_json: tokenizer.json.
         tokenizer_config: tokenizer_config.json, or empty.
 
     Returns:
         A new tokenizer.json without truncation, padding and dropout: length is our business, chance nobody's.
+
+    Raises:
+        ModelError: tokenizer.json is not a fast tokenizer's.
     """
+    if not isinstance(tokenizer_json.get("model"), Mapping):
+        raise ModelError(f"The tokenizer.json of the model {model!r} is not a fast tokenizer's: it has no 'model'.")
     result = {**tokenizer_json, "truncation": None, "padding": None}
-    if result.get("model", {}).get("dropout") is not None:
+    if result["model"].get("dropout") is not None:
         result["model"] = {**result["model"], "dropout": None}
-    normalizer = result.get("normalizer") or {}
+    normalizer = _part(result, "normalizer")
     if normalizer.get("type") == "BertNormalizer":
         stated = {
             ours: tokenizer_config[theirs] for theirs, ours in _BERT_SETTINGS.items() if theirs in tokenizer_config
         }
         result["normalizer"] = {**normalizer, **stated}
-    pre_tokenizer = result.get("pre_tokenizer") or {}
+    pre_tokenizer = _part(result, "pre_tokenizer")
     if pre_tokenizer.get("type") == "ByteLevel" and isinstance(tokenizer_config.get("add_prefix_space"), bool):
         result["pre_tokenizer"] = {**pre_tokenizer, "add_prefix_space": tokenizer_config["add_prefix_space"]}
     return result
@@ -82,3 +88,8 @@ def reading_specials_as_text(tokenizer_json: Mapping[str, Any]) -> dict[str, Any
         model["unk_token"] = names[model["unk_token"]]
     renamed = [{**token, "content": names.get(token["content"], token["content"])} for token in added]
     return {**tokenizer_json, "model": model, "added_tokens": renamed, "post_processor": None}
+
+
+def _part(tokenizer_json: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = tokenizer_json.get(name)
+    return part if isinstance(part, Mapping) else {}

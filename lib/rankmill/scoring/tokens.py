@@ -6,54 +6,54 @@ where something has to: transformers' `longest_first` shortens the query for a l
 first, to a fixed limit, and after that only the document gives way.
 """
 
+import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from rankmill.scoring.limits import Limits
+from rankmill.scoring.prefix import head, may_cut
 from rankmill.scoring.template import PairTemplate
 from rankmill.types import EncodedPairs
 
 ASSEMBLY_VERSION = 1
 """Part of every fingerprint; raised when the same texts would give other token ids than before."""
 
+# English has 4 to 5 characters per token; with 8, nearly every long text needs one round
+_CHARACTERS_PER_TOKEN = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How many tokens a pair may have."""
-
-    max_length: int
-    """Of the pair, special tokens included."""
-    max_query_tokens: int
-    """Of the query, whatever the document's length: every candidate of a query meets the same query."""
-
-
 class PairEncoder:
-    """Turns pairs of texts into token ids.
+    """Turns pairs of texts into token ids. Survives pickling.
 
     Args:
-        tokenizer: without truncation and padding, and with the text of special tokens read as text
-            (`tokenizer_files.load_tokenizer`).
+        tokenizer_json: `tokenizer_files.reading_specials_as_text`, as JSON text.
         template: the model's pair format.
         limits: with room for the template, the query and at least one token of a document.
     """
 
-    def __init__(self, tokenizer: Tokenizer, template: PairTemplate, limits: Limits) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer_json: str, template: PairTemplate, limits: Limits) -> None:
+        self._tokenizer_json = tokenizer_json
+        self._tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
+        self._tokenizer.encode_special_tokens = True  # not part of the JSON, hence __reduce__
+        self._may_cut = may_cut(json.loads(tokenizer_json))
         self.template = template
         self.limits = limits
         self._room = limits.max_length - template.special_tokens
 
+    def __reduce__(self) -> tuple[type["PairEncoder"], tuple[str, PairTemplate, Limits]]:
+        return PairEncoder, (self._tokenizer_json, self.template, self.limits)
+
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenise pairs `(queries[i], texts[i])`.
 
-        Each distinct string is tokenised once per call. Text that looks like a special token is text. NUL is passed to
-        the tokenizer like any character; a lone surrogate, which no tokenizer can read, becomes U+FFFD.
+        Each distinct string is tokenised once per call, and of a long one only as much as can matter. Text that looks
+        like a special token is text. NUL is passed to the tokenizer like any character; a lone surrogate, which UTF-8
+        cannot hold, becomes U+FFFD.
 
         Args:
             queries: n strings; may be empty strings.
@@ -90,7 +90,22 @@ class PairEncoder:
 
     def _tokenize(self, texts: Iterable[str]) -> list[NDArray[np.int32]]:
         """Token ids per text, without special tokens, one more than could ever be used: enough to see a cut."""
-        encodings = self._tokenizer.encode_batch_fast([_readable(text) for text in texts], add_special_tokens=False)
+        whole = [_readable(text) for text in texts]
+        needed = self._room + 1
+        characters = needed * _CHARACTERS_PER_TOKEN
+        heads = [head(text, characters) for text in whole] if self._may_cut else whole
+        ids = self._token_ids(heads)
+        while short := [i for i, part in enumerate(heads) if len(ids[i]) < needed and len(part) < len(whole[i])]:
+            # few tokens in many characters, such as words that are one unknown token each
+            characters *= _CHARACTERS_PER_TOKEN
+            for i in short:
+                heads[i] = head(whole[i], characters)
+            for i, more in zip(short, self._token_ids([heads[i] for i in short]), strict=True):
+                ids[i] = more
+        return ids
+
+    def _token_ids(self, texts: list[str]) -> list[NDArray[np.int32]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         return [np.asarray(encoding.ids[: self._room + 1], dtype=np.int32) for encoding in encodings]
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,60 +9,53 @@ import transformers
 from safetensors.torch import load_file
 
 from rankmill.errors import ModelError
-from rankmill.scoring.card import ModelCard, ModelFiles
 from rankmill.scoring.int8 import is_int8, load_int8
+from rankmill.scoring.model_files import ModelFiles
 
 _NAMED_IN_MESSAGES = 5
 
 
-def load_network(card: ModelCard, files: ModelFiles, device: torch.device) -> Any:
+def load_network(files: ModelFiles, precision: str, device: torch.device) -> Any:
     """Load the classification model, ready for inference.
 
     Weights become float32 whatever the file holds (transformers 5 would keep a float16 file in float16), then the body
-    is cast to `card.precision`. Its hidden states are turned back into float32 where they leave it, so that pooling
+    is cast to `precision`. Its hidden states are turned back into float32 where they leave it, so that pooling
     and head are computed in float32: a bfloat16 head has 8 bits for a logit, and distinct documents tie.
 
     Raises:
         ModelError: a weight is missing, left over or of the wrong shape.
     """
-    state = _read_weights(card, files)
+    model = files.location.name
+    state = _read_weights(files)
     for name in files.family.unused:
         state.pop(name, None)
-    architecture: Any = getattr(transformers, card.architecture)
-    config = architecture.config_class.from_dict(dict(files.config))
-    with _quiet():
-        network, report = architecture.from_pretrained(
-            None,
-            config=config,
-            state_dict=state,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            ignore_mismatched_sizes=True,  # reported below, with the names
-            output_loading_info=True,
-        )
-    _refuse_differences(card.model, report)
+    architecture: Any = getattr(transformers, files.family.architecture)
+    try:
+        with _quiet():
+            network, report = architecture.from_pretrained(
+                None,
+                config=architecture.config_class.from_dict(dict(files.config)),
+                state_dict=state,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,  # reported below, with the names
+                output_loading_info=True,
+            )
+    except Exception as error:
+        # whatever a config.json can get wrong: heads that do not divide the hidden size, an unknown hidden_act, …
+        raise ModelError(
+            f"transformers cannot build the model {model!r} from its config.json: {type(error).__name__}: {error}"
+        ) from error
+    _refuse_differences(model, report)
     network = network.eval().requires_grad_(requires_grad=False)
-    return _cast_body(network, getattr(torch, card.precision)).to(device)
+    return _cast_body(network, getattr(torch, precision)).to(device)
 
 
-def _read_weights(card: ModelCard, files: ModelFiles) -> dict[str, torch.Tensor]:
+def _read_weights(files: ModelFiles) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for path in files.weights:
-        state.update(_read_file(card.model, path))
+        state.update(load_int8(path) if is_int8(path) else load_file(path))
     return state
-
-
-def _read_file(model: str, path: Path) -> dict[str, torch.Tensor]:
-    if is_int8(path):
-        return load_int8(path)
-    tensors = load_file(path)
-    for name, tensor in tensors.items():
-        if not tensor.is_floating_point() and not name.endswith("position_ids"):
-            raise ModelError(
-                f"The weight {name!r} of the model {model!r} is stored as {tensor.dtype}; quantised weights need the "
-                "code that wrote them. Give the model in float32, bfloat16 or float16."
-            )
-    return tensors
 
 
 def _refuse_differences(model: str, report: Mapping[str, Any]) -> None:

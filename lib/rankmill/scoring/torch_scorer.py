@@ -35,6 +35,12 @@ def choose_device(options: ScorerOptions) -> torch.device:
     return torch.device(device)
 
 
+def use_threads(options: ScorerOptions) -> None:
+    """Set the number of CPU threads for the whole process, where one was asked for."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+
+
 class TorchScorer:
     """A cross-encoder on this process's device.
 
@@ -54,8 +60,7 @@ class TorchScorer:
         device: torch.device,
         options: ScorerOptions,
     ) -> None:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
+        use_threads(options)
         self.card = card
         self.batch_tokens = options.batch_tokens or _BATCH_TOKENS[device.type]
         self.device = device

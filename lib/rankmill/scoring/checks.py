@@ -1,0 +1,87 @@
+"""What a model's files rule out, one refusal each, in sentences that say what the model is and what to give instead."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rankmill.errors import ModelError
+from rankmill.scoring.families import Family, integer
+from rankmill.scoring.files import Tensor
+from rankmill.scoring.template import PairTemplate
+
+
+def refuse_modules(model: str, folder: Path) -> None:
+    """Refuse what sentence-transformers adds around the network: a pooling makes a bi-encoder, a dense layer a head."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    try:
+        modules = json.loads(path.read_bytes())
+        types = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"The modules.json of the model {model!r} cannot be read: {error!r}.") from error
+    if types == ["Transformer"]:
+        return
+    if "Pooling" in types:
+        raise ModelError(
+            f"The model {model!r} is a bi-encoder (modules.json: {', '.join(types)}): it embeds one text at a time and "
+            "cannot score a pair. Give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2 or builtin."
+        )
+    raise ModelError(
+        f"The model {model!r} adds modules of sentence-transformers to its network ({', '.join(types)} in "
+        "modules.json), which this version cannot run; leaving them out would change every score."
+    )
+
+
+def refuse_input_changes(
+    model: str,
+    sentence_transformers: Mapping[str, Any],
+    sentence_bert: Mapping[str, Any],
+    tokenizer_json: Mapping[str, Any],
+) -> None:
+    """Refuse what sentence-transformers does to the text before the tokenizer sees it: prompts, lower case."""
+    name = sentence_transformers.get("default_prompt_name")
+    prompts = sentence_transformers.get("prompts") or {}
+    if name is not None and prompts.get(name):
+        raise ModelError(
+            f"The model {model!r} puts the prompt {prompts[name]!r} before its input "
+            "(config_sentence_transformers.json), which this version cannot do; without it, every score would differ."
+        )
+    lowers = (tokenizer_json.get("normalizer") or {}).get("lowercase", False)
+    if sentence_bert.get("do_lower_case") and not lowers:
+        raise ModelError(
+            f"The model {model!r} wants its input in lower case (do_lower_case in sentence_bert_config.json), but its "
+            "tokenizer keeps capitals. Save it with a tokenizer that lowers them."
+        )
+
+
+def check_head(model: str, family: Family, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a body without a head: transformers would make up a random one."""
+    head = tensors.get(family.last_layer)
+    if head is None:
+        raise ModelError(
+            f"The weights of the model {model!r} hold no classification head ({family.last_layer} is missing, although "
+            f"config.json says {family.architecture}): a random one would give random scores."
+        )
+    if head.shape[:1] != (1,):
+        raise ModelError(
+            f"The classification head of the model {model!r} has {head.shape[0] if head.shape else 0} outputs "
+            f"({family.last_layer}); a reranker has exactly 1."
+        )
+
+
+def check_vocabulary(
+    model: str, config: Mapping[str, Any], tokenizer_json: Mapping[str, Any], template: PairTemplate
+) -> None:
+    """Refuse a tokenizer that can give ids beyond the model's embeddings: it belongs to another model."""
+    vocabulary = tokenizer_json["model"].get("vocab", {})
+    ids = vocabulary.values() if isinstance(vocabulary, Mapping) else range(len(vocabulary))
+    added = [token["id"] for token in tokenizer_json.get("added_tokens", []) if not token.get("special")]
+    largest = max([*ids, *added, *(i for part in template.parts for i in part)])
+    embeddings = integer(config, "vocab_size", 0)
+    if largest >= embeddings:
+        raise ModelError(
+            f"Tokenizer and weights of the model {model!r} do not belong together: tokenizer.json has ids up to "
+            f"{largest}, the model embeds {embeddings} (vocab_size in config.json)."
+        )

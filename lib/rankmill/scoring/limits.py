@@ -1,0 +1,75 @@
+"""How many tokens of a pair a model reads: what its files allow, and what was asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rankmill.errors import UsageError
+from rankmill.scoring.families import Family, position_limit
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.template import PairTemplate
+
+# transformers writes 1e30 for "no limit"
+_NO_LIMIT = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many tokens a pair may have."""
+
+    max_length: int
+    """Of the pair, special tokens included."""
+    max_query_tokens: int
+    """Of the query, whatever the document's length: every candidate of a query meets the same query."""
+
+
+def choose_limits(
+    model: str,
+    options: ScorerOptions,
+    *,
+    family: Family,
+    config: Mapping[str, Any],
+    stated: list[Any],
+    template: PairTemplate,
+) -> Limits:
+    """Settle the limits of a model.
+
+    Left to itself, a pair is as long as the smallest of the model's own limits, and the query gets at most half of
+    what the special tokens leave.
+
+    Args:
+        model: its name, for messages.
+        options: what was asked for.
+        family: how its positions count.
+        config: config.json.
+        stated: what its other files say about the length; anything that is not a sensible number is passed over.
+        template: its pair format.
+
+    Raises:
+        UsageError: what was asked for is more than the model can read, or leaves no room for a document.
+    """
+    positions = position_limit(family, config)
+    own = min([positions, *(int(limit) for limit in stated if _is_limit(limit))])
+    if options.max_length is not None and options.max_length > positions:
+        raise UsageError(
+            f"--max-length {options.max_length} is more than the {positions} tokens that the model {model!r} has "
+            f"positions for; leave it out for the model's own limit of {own}."
+        )
+    max_length = own if options.max_length is None else options.max_length
+    room = max_length - template.special_tokens
+    if room < 2:
+        raise UsageError(
+            f"--max-length {max_length} leaves no room: the pair format of the model {model!r} takes "
+            f"{template.special_tokens} tokens, query and document at least one each. Give at least "
+            f"{template.special_tokens + 2}."
+        )
+    if options.max_query_tokens is not None and options.max_query_tokens >= room:
+        raise UsageError(
+            f"--max-query-tokens {options.max_query_tokens} leaves nothing for the document: of {max_length} tokens, "
+            f"{template.special_tokens} are special tokens. Give at most {room - 1}."
+        )
+    return Limits(max_length, options.max_query_tokens or room // 2)
+
+
+def _is_limit(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill.batch import group, output, scan
+from rankmill.batch.executor import Executor
 from rankmill.batch.parts import PartOptions
 from rankmill.batch.plan import Plan, default_shard_pairs, make_plan, read_units
 from rankmill.batch.progress import Report, Work, watching
@@ -23,7 +24,6 @@ from rankmill.batch.read import Source
 from rankmill.batch.receipts import Receipt, Totals, total
 from rankmill.batch.stages import Encode, Write
 from rankmill.batch.summary import JobSummary
-from rankmill.batch.workers import Pool
 from rankmill.errors import InputError, StorageError, TooManyRejectedError, UsageError
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.load import check_model
@@ -114,18 +114,16 @@ def already_complete(job: Prepared) -> JobSummary | None:
     return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, already_complete=True)
 
 
-def run(job: Prepared, pool: Pool) -> JobSummary:
-    """Run a prepared job on the Ray cluster that this process is connected to.
+def run(job: Prepared, executor: Executor) -> JobSummary:
+    """Run a prepared job.
 
     Raises:
         InputError: the input is damaged, empty, or changed while the job ran.
         TooManyRejectedError: more rows were rejected than --max-rejected allows.
         StorageError: the store refused or cannot be reached.
     """
-    from rankmill.batch import pipeline  # noqa: PLC0415 - imports Ray, whose settings `cluster.connect` makes first
-
     started = time.monotonic()
-    plan = _plan(job)
+    plan = _plan(job, executor)
     output.claim(job.store, job.record)
     receipts = output.finished_shards(job.store)
     if receipts:
@@ -133,16 +131,15 @@ def run(job: Prepared, pool: Pool) -> JobSummary:
     source = Source(job.inspected.layout, plan.files)
     left = {shard.index for shard in plan.shards} - receipts.keys()
     if any(run.shard in left for run in plan.scattered):
-        plan, gathered = _gather(plan, source, job.store)
+        plan, gathered = _gather(plan, source, job.store, executor)
         source = replace(source, gathered=gathered)
     shards = [shard for shard in plan.shards if shard.index in left]
     encode = Encode(tuple(read_units(shards, own=len(plan.files))), source, job.scorer)
-    scorer = replace(job.scorer, device=pool.device, threads=pool.threads)
     before = total(receipts.values())
     work = Work(len(plan.shards), plan.queries, plan.pairs)
     piped = time.monotonic()
     with watching(work, before, quiet=job.settings.quiet) as report:
-        stream = pipeline.run_shards(encode, scorer, Write(job.store, job.part_options), pool)
+        stream = executor.run_shards(encode, job.scorer, Write(job.store, job.part_options))
         receipts |= _collect(stream, before, report, job.settings.max_rejected, plan.pairs)
     now = time.monotonic()
     totals = _finish(job, plan, receipts)
@@ -155,8 +152,8 @@ def run(job: Prepared, pool: Pool) -> JobSummary:
         run_pairs=totals.pairs_in - before.pairs_in,
         seconds=time.monotonic() - started,
         pipeline_seconds=seconds,
-        scoring_share=busy / (seconds * pool.max_workers) if seconds else 0.0,
-        workers=pool.max_workers,
+        scoring_share=busy / (seconds * executor.workers) if seconds else 0.0,
+        workers=executor.workers,
         already_complete=False,
     )
 
@@ -173,11 +170,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _plan(job: Prepared) -> Plan:
-    from rankmill.batch import pipeline  # noqa: PLC0415 - see `run`
-
+def _plan(job: Prepared, executor: Executor) -> Plan:
     files, layout = job.inspected.files, job.inspected.layout
-    found = dict(pipeline.map_tasks(partial(_numbered_runs, files, layout), range(len(files))))
+    found = dict(executor.map(partial(_numbered_runs, files, layout), range(len(files))))
     runs = [found[index] for index in range(len(files))]
     pairs = sum(run.total_pairs for run in runs)
     if pairs == 0:
@@ -190,13 +185,11 @@ def _numbered_runs(files: tuple[InputFile, ...], layout: Layout, index: int) -> 
     return index, scan.find_runs(files[index], layout)
 
 
-def _gather(plan: Plan, source: Source, store: Store) -> tuple[Plan, tuple[InputFile, ...]]:
-    from rankmill.batch import pipeline  # noqa: PLC0415 - see `run`
-
+def _gather(plan: Plan, source: Source, store: Store, executor: Executor) -> tuple[Plan, tuple[InputFile, ...]]:
     pieces = group.chunks(plan)
     rows = sum(run.piece.stop - run.piece.start for run in plan.scattered)
     _log.info("gathering %s rows of queries that lie in several places", f"{rows:,}")
-    return group.complete(plan, pipeline.map_tasks(partial(group.gather, source=source, store=store), pieces))
+    return group.complete(plan, executor.map(partial(group.gather, source=source, store=store), pieces))
 
 
 def _collect(
@@ -235,7 +228,7 @@ def _finish(job: Prepared, plan: Plan, receipts: dict[int, Receipt]) -> Totals:
     if job.settings.trec_run:
         with open_text(job.settings.trec_run, "w") as run:
             for table in ranked_parts(job.store, receipts):
-                write_run(run, table, tag="rankmill")
+                write_run(run, table.rename_columns(["query_id", "doc_id", "rank", "score"]), tag="rankmill")
     gathered = list(job.store.keys(group.FOLDER))
     job.store.create(output.SUCCESS, output.success_body(job.record, totals))
     if gathered:
@@ -244,13 +237,16 @@ def _finish(job: Prepared, plan: Plan, receipts: dict[int, Receipt]) -> Totals:
 
 
 def ranked_parts(store: Store, receipts: dict[int, Receipt]) -> Iterator[pa.Table]:
-    """Yield the rankings of each part, in order: query_id, doc_id, rank, score; one part is held at a time."""
+    """Yield the rankings of each part, in order: query_id, doc_id, rank, score; one part is held at a time.
+
+    The score is the logit: evaluation tools order by score, and scores after a sigmoid tie where logits do not.
+    """
     for index in sorted(receipts):
         table = pq.read_table(pa.BufferReader(store.read(receipts[index].part)), page_checksum_verification=True)
         if "candidates" in table.column_names:
             candidates = table.column("candidates").combine_chunks()
             fields = candidates.flatten()
             queries = table.column("query_id").combine_chunks().take(pa.compute.list_parent_indices(candidates))
-            yield pa.table({"query_id": queries, **{n: fields.field(n) for n in ("doc_id", "rank", "score")}})
+            yield pa.table({"query_id": queries, **{n: fields.field(n) for n in ("doc_id", "rank", "logit")}})
         else:
-            yield table.select(["query_id", "doc_id", "rank", "score"])
+            yield table.select(["query_id", "doc_id", "rank", "logit"])

@@ -13,11 +13,13 @@ What was found by trying (Ray 2.60) and decides the shape:
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
-from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
+from rankmill.batch.executor import receipts
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.stages import Encode, Score, Write
 from rankmill.batch.workers import Pool
@@ -32,67 +34,70 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_shards(encode: Encode, scorer: ScorerOptions, write: Write, pool: Pool) -> Iterator[Receipt]:
-    """Run every unit of `encode` through the pipeline; yields each shard's receipt as its part is committed.
+@dataclass(frozen=True, slots=True)
+class RayData:
+    """Runs a job on the Ray cluster that this process is connected to."""
 
-    Raises:
-        RankmillError: raised by a stage, as it was raised there.
-    """
-    if not encode.units:
-        return
-    readers = TaskPoolStrategy(size=min(len(encode.units), _ENCODE_TASKS_PER_WORKER * pool.max_workers))
-    with _context():
-        units = ray.data.from_items(
-            [{"unit": i} for i in range(len(encode.units))], override_num_blocks=len(encode.units)
-        )
-        dataset = (
-            units.map_batches(encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers)
+    pool: Pool
+
+    @property
+    def workers(self) -> int:
+        """Scoring workers, at most."""
+        return self.pool.max_workers
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Run `function` over `items` as Ray tasks, a few per CPU in flight."""
+        task: Any = ray.remote(lambda item: function(item))  # noqa: PLW0108 - Ray refuses partials
+        cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
+        limit = max(4, int(2 * cpus))
+        running: list[ray.ObjectRef[Any]] = []
+        try:
+            for item in items:
+                running.append(task.remote(item))
+                if len(running) >= limit:
+                    done, running = ray.wait(running)
+                    yield from ray.get(done)
+            while running:
+                done, running = ray.wait(running)
+                yield from ray.get(done)
+        except ray.exceptions.RayError as error:
+            raise own_error(error) from error
+
+    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
+        """Stream every unit through the three stages."""
+        if not encode.units:
+            return
+        with _context():
+            dataset = self._dataset(encode, replace(scorer, device=self.pool.device, threads=self.pool.threads), write)
+            try:
+                batches: Iterator[Any] = iter(
+                    dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+                )
+                for batch in batches:
+                    yield from receipts(batch.to_pylist())
+            except ray.exceptions.RayError as error:
+                raise own_error(error) from error
+            finally:
+                del dataset
+                gc.collect()
+
+    def _dataset(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Dataset:
+        units = len(encode.units)
+        readers = TaskPoolStrategy(size=min(units, _ENCODE_TASKS_PER_WORKER * self.pool.max_workers))
+        return (
+            ray.data.from_items([{"unit": unit} for unit in range(units)], override_num_blocks=units)
+            .map_batches(encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers)
             .map_batches(
                 Score,
                 fn_constructor_args=(scorer,),
                 batch_size=1,
                 batch_format="pyarrow",
-                num_cpus=pool.cpus,
-                num_gpus=pool.gpus or None,
-                compute=ActorPoolStrategy(min_size=pool.min_workers, max_size=pool.max_workers),
+                num_cpus=self.pool.cpus,
+                num_gpus=self.pool.gpus or None,
+                compute=ActorPoolStrategy(min_size=self.pool.min_workers, max_size=self.pool.max_workers),
             )
             .map_batches(write, batch_size=1, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
         )
-        dataset.set_name("rankmill")
-        try:
-            batches: Iterator[Any] = iter(
-                dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-            )
-            for batch in batches:
-                yield from (Receipt(**row) for row in batch.to_pylist())
-        except ray.exceptions.RayError as error:
-            raise own_error(error) from error
-        finally:
-            del dataset, units
-            gc.collect()
-
-
-def map_tasks(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-    """Run `function` over `items` as Ray tasks, a few per CPU in flight; yields results as they come.
-
-    Raises:
-        RankmillError: raised by `function`, as it was raised there.
-    """
-    task: Any = ray.remote(lambda item: function(item))  # noqa: PLW0108 - Ray refuses partials
-    cpus: float = ray.cluster_resources().get("CPU", 1)  # type: ignore[no-untyped-call]
-    limit = max(4, int(2 * cpus))
-    running: list[ray.ObjectRef[Any]] = []
-    try:
-        for item in items:
-            running.append(task.remote(item))
-            if len(running) >= limit:
-                done, running = ray.wait(running)
-                yield from ray.get(done)
-        while running:
-            done, running = ray.wait(running)
-            yield from ray.get(done)
-    except ray.exceptions.RayError as error:
-        raise own_error(error) from error
 
 
 def own_error(error: BaseException) -> BaseException:

@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(name: str, flags: Sequence[str], prog: str) -> int:
     """Run the command `name` with its flags; errors raised on purpose become a sentence and an exit code."""
     command = COMMANDS[name]
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("rankmill").setLevel(logging.INFO)
+    _log_to_stderr()
     try:
         settings = load_settings(_load(command.settings), flags, prog)
         code: int = _load(command.run)(settings)
@@ -103,6 +102,17 @@ def usage() -> str:
             "",
         ]
     )
+
+
+def _log_to_stderr() -> None:
+    """Show our own log lines; libraries' loggers keep Python's default, warnings only."""
+    logger = logging.getLogger("rankmill")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.propagate = False
 
 
 def _load(path: str) -> Any:

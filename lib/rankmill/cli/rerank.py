@@ -58,7 +58,9 @@ def rerank(settings: RerankSettings) -> JobSummary:
         require_resources(
             cluster, workers=pool.min_workers, cpus_per_worker=pool.cpus, gpus_per_worker=pool.gpus, spare_cpus=1
         )
-        return batch.run(job, pool)
+        from rankmill.batch.pipeline import RayData  # noqa: PLC0415 - imports Ray, whose settings `connect` makes first
+
+        return batch.run(job, RayData(pool))
 
 
 @contextmanager

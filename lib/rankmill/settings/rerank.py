@@ -29,14 +29,12 @@ def _split_commas(value: object) -> object:
 
 
 def _workers(value: object) -> object:
-    if isinstance(value, int):
-        return (value, value)
-    if isinstance(value, str):
-        if not re.fullmatch(r"\d+(,\d+)?", value):
-            raise ValueError("give a number, or a range such as 1,8")
-        low, _, high = value.partition(",")
-        return (int(low), int(high or low))
-    return value
+    """Read `2`, `1,8` or, as the command line hands them over, `["2"]` and `["1", "8"]`."""
+    parts = value if isinstance(value, list | tuple) else str(value).split(",")
+    texts = [str(part).strip() for part in parts]
+    if len(texts) not in {1, 2} or not all(text.isdecimal() for text in texts):
+        raise ValueError("give a number, or a range such as 1,8")
+    return (int(texts[0]), int(texts[-1]))
 
 
 def _allowance(value: object) -> object:

@@ -3,8 +3,10 @@
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from rankmill.tables.schema import Layout
 
 _CHUNK_LINES = 1024
 _SAMPLE_LINES = 1000
+_BUFFER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +41,13 @@ def sample_schema(file: InputFile) -> pa.Schema:
         ValueError: no line, or a first line that is not a JSON object; the sentence says which.
     """
     rows: list[dict[str, Any]] = []
-    for number, _, line in _lines(file, 0, 0):
-        parsed = _parse(line)
-        if isinstance(parsed, dict):
-            rows.append(parsed)
-        elif not rows:
-            raise ValueError(f"line {number + 1} is not a JSON object: {line[:60]!r}")
-        if len(rows) == _SAMPLE_LINES:
-            break
+    with closing(_lines(file, 0, 0)) as lines:
+        for number, _, line in islice(lines, _SAMPLE_LINES):
+            parsed = _parse(line)
+            if isinstance(parsed, dict):
+                rows.append(parsed)
+            elif not rows:
+                raise ValueError(f"line {number + 1} is not a JSON object: {line[:60]!r}")
     if not rows:
         raise ValueError("it has no lines")
     names = dict.fromkeys(name for row in rows for name in row)
@@ -81,13 +83,15 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
         yield _mark_lines(table, problems, chunk[0][0])
 
 
-def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Iterator[tuple[int, int, bytes]]:
+def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[tuple[int, int, bytes]]:
     """Yield (line number without blank lines, byte offset, line)."""
     number, position = start, offset
-    with open_input(file.uri) as raw:
-        stream = gzip.GzipFile(fileobj=raw) if file.uri.lower().endswith(".gz") else raw
+    with ExitStack() as stack:
+        stream: Any = stack.enter_context(open_input(file.uri))
+        if file.uri.lower().endswith(".gz"):
+            stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
         stream.seek(offset)
-        for line in io.BufferedReader(stream, buffer_size=1 << 20):  # type: ignore[type-var]
+        for line in stack.enter_context(io.BufferedReader(stream, buffer_size=_BUFFER_BYTES)):
             if line.strip():
                 if number == stop:
                     return
@@ -196,7 +200,7 @@ def _infer(name: str, values: list[Any]) -> pa.DataType:
     """Type of a column from sampled values."""
     readable = [value for value in values if value is not None and not _has_surrogate(value)]
     try:
-        return pa.array(readable).type if readable else pa.string()
+        return pa.array(readable).type
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         kinds = sorted({type(value).__name__ for value in readable})
         raise ValueError(f"{name} mixes types ({', '.join(kinds)})") from error

@@ -87,7 +87,7 @@ def open_input(uri: str) -> IO[bytes]:
     """Open an input file for reading; no read-ahead, because readers ask for exactly what they need."""
     system, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
     if _is_local(system):
-        return open(path, "rb")  # noqa: PTH123, SIM115 - the caller closes it
+        return open(path, "rb")  # noqa: PTH123 - the caller closes it
     handle: IO[bytes] = system.open(path, "rb", cache_type="none")
     return handle
 

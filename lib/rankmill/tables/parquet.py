@@ -1,6 +1,7 @@
 """Reads candidates from Parquet: footers at plan time, then ranges of rows, a batch at a time."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,13 +83,10 @@ def read_table_rows(file: InputFile, start: int, stop: int) -> Iterator[pa.Table
             yield pa.Table.from_batches([batch])
 
 
-def _open(file: InputFile) -> pq.ParquetFile:
-    handle = open_input(file.uri)
-    try:
-        return pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
-    except BaseException:
-        handle.close()
-        raise
+@contextmanager
+def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
+    with open_input(file.uri) as handle:
+        yield pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
 def _batches(

@@ -91,4 +91,5 @@ def _hash(ids: pa.Array) -> NDArray[np.uint64]:
         dtype=np.uint64,
     )
     indices = pc.fill_null(encoded.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
-    return table[indices + 1]
+    hashes: NDArray[np.uint64] = table[indices + 1]
+    return hashes

@@ -14,7 +14,7 @@ canonical table has one row per pair, in input order:
 
 import difflib
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -94,82 +94,87 @@ def layout_of(
     duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if duplicates:
         return None, [f"the column {name} is there more than once" for name in duplicates]
-    nested = columns.candidates in schema.names
-    problems: list[str] = []
-    candidate_fields: dict[str, pa.DataType] = {}
     top = {field.name: field.type for field in schema}
-    if nested:
-        candidates = top[columns.candidates]
-        if not (_is_list(candidates) and pt.is_struct(candidates.value_type)):
-            return None, [
-                f"{columns.candidates} is {candidates}; nested input needs a list of structs with "
-                f"{columns.doc_id} and {columns.text}"
-            ]
-        candidate_fields = {field.name: field.type for field in candidates.value_type}
-    pair_fields = candidate_fields if nested else top
-
-    def need(name: str, part: str, fields: dict[str, pa.DataType]) -> pa.DataType | None:
-        if name in fields:
-            return fields[name]
-        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}? Then say --columns.{part.replace('_', '-')} {near[0]}" if near else ""
-        where = f" in {columns.candidates}" if fields is candidate_fields else ""
-        problems.append(f"no column {name}{where} (it has {', '.join(fields) or 'none'}){hint}")
-        return None
-
-    query_id = need(columns.query_id, "query_id", top)
-    query = need(columns.query, "query", top)
-    doc_id = need(columns.doc_id, "doc_id", pair_fields)
-    parts, template_problems = parse_template(template)
-    problems += template_problems
+    nested = columns.candidates in top
+    if nested and not _is_list_of_structs(top[columns.candidates]):
+        wanted = f"nested input needs a list of structs with {columns.doc_id} and {columns.text}"
+        return None, [f"{columns.candidates} is {top[columns.candidates]}; {wanted}"]
+    pairs = {field.name: field.type for field in top[columns.candidates].value_type} if nested else top
+    parts, problems = parse_template(template)
     texts = [part.column for part in parts if part.column] if parts else [columns.text]
-    text_types = [(name, need(name, "text", pair_fields)) for name in dict.fromkeys(texts)]
-    for name, kind in [(columns.query, query), *text_types]:
-        if kind is not None and not _is_text(kind):
-            problems.append(f"{name} is {kind}; text must be a string column (nothing is cast in silence)")
-    for name, kind in [(columns.query_id, query_id), (columns.doc_id, doc_id)]:
-        if kind is not None and not (_is_text(kind) or pt.is_integer(kind)):
-            problems.append(f"{name} is {kind}; ids must be strings or integers")
-    title = columns.title in pair_fields and not parts
-    if title and not _is_text(pair_fields[columns.title]):
-        problems.append(f"{columns.title} is {pair_fields[columns.title]}; text must be a string column")
-    score = pair_fields.get(columns.retrieval_score)
-    if score is not None and not (pt.is_floating(score) or pt.is_integer(score)):
-        problems.append(f"{columns.retrieval_score} is {score}; it must be a number")
-    kept: list[Kept] = []
-    for name in keep:
-        if name in pair_fields or name in top:
-            kind = pair_fields.get(name, top.get(name))
-            kept.append(Kept(name, stored_type(kind), per_candidate=nested and name in candidate_fields))
-            if not _is_plain(kind):
-                problems.append(f"--keep {name}: {kind} cannot be carried; only plain types, lists and structs of them")
-        else:
-            need(name, "…", pair_fields | top)
-    if problems or query_id is None or doc_id is None:
+    problems += _missing([(columns.query_id, "query_id"), (columns.query, "query")], top, "")
+    where = f" in {columns.candidates}" if nested else ""
+    problems += _missing([(columns.doc_id, "doc_id"), *((name, "text") for name in dict.fromkeys(texts))], pairs, where)
+    problems += _missing([(name, None) for name in keep], pairs | top, "")
+    if problems:
         return None, problems
-    return (
-        Layout(
-            nested=nested,
-            columns=columns,
-            query_id_type=stored_type(query_id),
-            doc_id_type=stored_type(doc_id),
-            title=title,
-            retrieval_score=score is not None,
-            keep=tuple(kept),
-            template=parts,
-        ),
-        [],
-    )
+    optional = [] if parts else [columns.title]
+    problems += _wrong_text([(columns.query, top[columns.query]), *((name, pairs[name]) for name in texts)])
+    problems += _wrong_text([(name, pairs[name]) for name in optional if name in pairs and not pt.is_null(pairs[name])])
+    problems += _wrong_ids([(columns.query_id, top[columns.query_id]), (columns.doc_id, pairs[columns.doc_id])])
+    score = pairs.get(columns.retrieval_score)
+    if score is not None and not (pt.is_floating(score) or pt.is_integer(score) or pt.is_null(score)):
+        problems.append(f"{columns.retrieval_score} is {score}; it must be a number")
+    kept = [Kept(name, stored_type((pairs | top)[name]), per_candidate=nested and name in pairs) for name in keep]
+    problems += [
+        f"--keep {item.name}: {item.type} cannot be carried; only plain types, lists and structs of them"
+        for item in kept
+        if not _is_plain(item.type)
+    ]
+    if problems:
+        return None, problems
+    return Layout(
+        nested=nested,
+        columns=columns,
+        query_id_type=stored_type(top[columns.query_id]),
+        doc_id_type=stored_type(pairs[columns.doc_id]),
+        title=columns.title in pairs and not parts,
+        retrieval_score=score is not None,
+        keep=tuple(kept),
+        template=parts,
+    ), []
+
+
+def _missing(wanted: Sequence[tuple[str, str | None]], there: Mapping[str, pa.DataType], where: str) -> list[str]:
+    """One sentence per column that is not there, with the nearest that is; parts are named by their flag."""
+    problems = []
+    for name, part in wanted:
+        if name in there:
+            continue
+        near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+        fix = f"--columns.{part.replace('_', '-')} {near[0]}" if near and part else "--keep with its name"
+        hint = f"; did you mean {near[0]}? Then say {fix}" if near else ""
+        problems.append(f"no column {name}{where} (it has {', '.join(there) or 'none'}){hint}")
+    return problems
+
+
+def _wrong_text(columns: Sequence[tuple[str, pa.DataType]]) -> list[str]:
+    return [
+        f"{name} is {kind}; text must be a string column (nothing is cast in silence)"
+        for name, kind in dict(columns).items()
+        if not _is_text(kind)
+    ]
+
+
+def _wrong_ids(columns: Sequence[tuple[str, pa.DataType]]) -> list[str]:
+    return [
+        f"{name} is {kind}; ids must be strings or integers"
+        for name, kind in columns
+        if not (_is_text(kind) or pt.is_integer(kind))
+    ]
 
 
 def differences(first: Layout, other: Layout) -> list[str]:
-    """Say how two files' layouts differ; empty when they can be read as one input."""
+    """Say how the layout of a later file (there) differs from the first's (here); empty when both are one input."""
     found = []
     if first.nested != other.nested:
-        found.append("one row per query here, one row per pair there")
-    for part in ("query_id_type", "doc_id_type"):
-        if getattr(first, part) != getattr(other, part):
-            found.append(f"{part.removesuffix('_type')} is {getattr(first, part)} here, {getattr(other, part)} there")
+        one, many = ("query", "pair") if first.nested else ("pair", "query")
+        found.append(f"one row per {one} here, one row per {many} there")
+    found += [
+        f"{part.removesuffix('_type')} is {getattr(other, part)} there, {getattr(first, part)} here"
+        for part in ("query_id_type", "doc_id_type")
+        if getattr(first, part) != getattr(other, part)
+    ]
     for part in ("title", "retrieval_score"):
         if getattr(first, part) != getattr(other, part):
             has, lacks = ("here", "there") if getattr(first, part) else ("there", "here")
@@ -206,6 +211,10 @@ def _is_text(kind: pa.DataType) -> bool:
     if pt.is_dictionary(kind):
         return _is_text(kind.value_type)
     return bool(pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind))
+
+
+def _is_list_of_structs(kind: pa.DataType) -> bool:
+    return _is_list(kind) and bool(pt.is_struct(kind.value_type))
 
 
 def _is_list(kind: pa.DataType) -> bool:

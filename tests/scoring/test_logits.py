@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from rankmill.errors import NonFiniteScoreError, UsageError
 from rankmill.scoring.activation import activate
-from rankmill.scoring.load import load_scorer
+from rankmill.scoring.int8 import load_int8, save_int8
+from rankmill.scoring.load import check_model, load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from tests.scoring.reference import all_pairs, reference_logits
@@ -116,6 +117,21 @@ def test_weights_stored_narrow_are_computed_wide(tmp_path: Path, tiny: Mapping[s
 
 def _rows(state: dict[str, torch.Tensor]) -> int:
     return len(state["bert.embeddings.word_embeddings.weight"])
+
+
+def test_weights_stored_as_int8_rows(tmp_path: Path, tiny: Mapping[str, Path]) -> None:
+    """The built-in model's format: the same logits as the float32 file that it decodes to, and the same card."""
+    folders = [Path(shutil.copytree(tiny["bert"], tmp_path / name)) for name in ("packed", "decoded")]
+    files = [folder / "model.safetensors" for folder in folders]
+    save_int8(load_file(files[0]), files[0])
+    save_file(load_int8(files[0]), files[1], metadata={"format": "pt"})
+    packed, decoded = (scorer_for(folder) for folder in folders)
+    pairs = packed.encode(*all_pairs())
+    assert packed.logits(pairs).tolist() == decoded.logits(pairs).tolist()
+    cards = [check_model(ScorerOptions(model=str(folder))) for folder in folders]
+    assert [card.stored_dtype for card in cards] == ["I8", "F32"]
+    assert cards[0].parameters == cards[1].parameters
+    assert cards[0].fingerprint != cards[1].fingerprint
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -56,9 +56,9 @@ def nested(rows: list[Row]) -> list[Row]:
     return list(queries.values())
 
 
-def write_parquet(path: Path, rows: list[Row], row_group_size: int = 1000) -> Path:
+def write_parquet(path: Path, rows: list[Row], schema: pa.Schema = None, row_group_size: int = 1000) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=row_group_size)
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, row_group_size=row_group_size)
     return path
 
 

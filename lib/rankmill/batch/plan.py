@@ -1,8 +1,8 @@
 """The plan: which rows make which shard. Pure functions over runs; nothing here reads a file or knows Ray.
 
 A shard holds whole queries. Queries whose rows lie together are cut where they lie, so that a shard is a range of rows
-of one file and costs no shuffle. Queries in several places (several files, or not contiguous) are scattered: their rows
-are first gathered into files of our own, sorted by shard (`rankmill.batch.group`), and from there on read like the rest.
+of one file and costs no shuffle. Queries in several places (several files, or not contiguous) are scattered: their
+rows are first gathered into files of our own, sorted by shard (`rankmill.batch.group`), and then read like the rest.
 """
 
 from collections.abc import Sequence
@@ -139,7 +139,7 @@ def read_units(shards: Sequence[Shard], own: int) -> list[ReadUnit]:
 
 
 def _cut(file: int, runs: Runs, here: NDArray[np.bool_], shard_pairs: int, first_index: int) -> list[Shard]:
-    """Cut one file's contiguous queries into shards: maximal stretches of at most `shard_pairs`, never inside a query."""
+    """Cut one file's contiguous queries into shards of at most `shard_pairs`, never inside a query."""
     shards: list[Shard] = []
     start = 0
     while start < len(runs):

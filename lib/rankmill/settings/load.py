@@ -1,7 +1,8 @@
 """Builds a command's settings from its flags, `RANKMILL_…` environment variables and `--config FILE.yaml`.
 
-Settings classes are plain frozen pydantic models: constructed in Python they read nothing but their arguments. Only this
-module, called at the entry point, looks at the outside world. Flags win over the environment, which wins over the file.
+Settings classes are plain frozen pydantic models: constructed in Python they read nothing but their arguments. Only
+this module, called at the entry point, looks at the outside world. Flags win over the environment, which wins over the
+file.
 """
 
 import difflib

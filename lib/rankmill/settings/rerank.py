@@ -100,6 +100,7 @@ class RerankSettings(CommandSettings):
             and self.max_query_tokens >= self.max_length
         ):
             raise ValueError(
-                f"--max-query-tokens {self.max_query_tokens} leaves no room for a document in --max-length {self.max_length}."
+                f"--max-query-tokens {self.max_query_tokens} leaves no room for a document in --max-length "
+                f"{self.max_length}."
             )
         return self

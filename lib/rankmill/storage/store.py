@@ -1,9 +1,10 @@
 """One folder of an object store or a local disk, with the one atomic primitive everything durable is built on.
 
-`create` is put-if-absent: of any number of writers exactly one wins, and a reader sees the whole body or nothing. obstore
-gives it one meaning everywhere: `If-None-Match: *` on S3 and GCS, `link(2)` of a finished temporary file on local disks.
-It was chosen over boto3 and s3fs because it reports "already exists" as an exception of its own on every store (s3fs
-raises a bare EINVAL on Ceph), never repeats a conditional PUT blindly after a reset, and retries truncated bodies.
+`create` is put-if-absent: of any number of writers exactly one wins, and a reader sees the whole body or nothing.
+obstore gives it one meaning everywhere: `If-None-Match: *` on S3 and GCS, `link(2)` of a finished temporary file on
+local disks. It was chosen over boto3 and s3fs because it reports "already exists" as an exception of its own on every
+store (s3fs raises a bare EINVAL on Ceph), never repeats a conditional PUT blindly after a reset, and retries truncated
+bodies.
 """
 
 import re

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def sample_schema(file: InputFile) -> pa.Schema:
     if not rows:
         raise ValueError("it has no lines")
     names = dict.fromkeys(name for row in rows for name in row)
-    return pa.schema([(name, _infer(name, [row.get(name) for row in rows])) for name in names])
+    return pa.schema([(name, _infer([row.get(name) for row in rows])) for name in names])
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
@@ -196,14 +197,14 @@ def _batch_schema(layout: Layout) -> pa.Schema:
     return pa.schema(dict([*top, (names.candidates, pa.list_(pa.struct(dict(pairs))))]))
 
 
-def _infer(name: str, values: list[Any]) -> pa.DataType:
-    """Type of a column from sampled values."""
+def _infer(values: list[Any]) -> pa.DataType:
+    """Type of a column from sampled values; where they mix types, that of most of them (the others are rejected)."""
     readable = [value for value in values if value is not None and not _has_surrogate(value)]
     try:
         return pa.array(readable).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        kinds = sorted({type(value).__name__ for value in readable})
-        raise ValueError(f"{name} mixes types ({', '.join(kinds)})") from error
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        most, _ = Counter(map(type, readable)).most_common(1)[0]
+        return pa.array([value for value in readable if type(value) is most]).type
 
 
 def _has_surrogate(value: Any) -> bool:

@@ -1,0 +1,189 @@
+"""What cannot be used is refused with exit code 2 before anything is written, naming every culprit and the fix."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.numpy import save_file
+
+from rankmill.cli.main import main
+from tests.batch.conftest import Row, write_parquet
+
+GOOD: Row = {"query_id": "q", "query": "fox", "doc_id": "d", "text": "dog"}
+Maker = Callable[[Path], object]
+
+
+def rerank(capsys: pytest.CaptureFixture[str], *flags: object) -> tuple[int, str]:
+    """Exit code and stderr of `rankmill rerank`."""
+    code = main(["rerank", *map(str, flags)])
+    return code, capsys.readouterr().err
+
+
+def table(folder: Path, **columns: pa.Array | list[Any]) -> Path:
+    values = {"query_id": ["q"], "query": ["fox"], "doc_id": ["d"], "text": ["dog"]} | columns
+    path = folder / "in.parquet"
+    pq.write_table(pa.table({name: value for name, value in values.items() if value is not None}), path)
+    return path
+
+
+def text_file(folder: Path, name: str, body: bytes) -> Path:
+    (folder / name).write_bytes(body)
+    return folder / name
+
+
+def files(folder: Path, **contents: bytes | list[Row]) -> Path:
+    """Parquet files of rows, or of bytes that are no Parquet."""
+    for name, content in contents.items():
+        if isinstance(content, bytes):
+            text_file(folder, f"{name}.parquet", content)
+        else:
+            write_parquet(folder / f"{name}.parquet", content)
+    return folder
+
+
+CASES: dict[str, tuple[Maker, list[str]]] = {
+    "nothing there": (lambda f: f / "absent", ["absent", "there is nothing there"]),
+    "empty folder": (lambda f: f, ["no files there"]),
+    "a glob without matches": (lambda f: f / "*.parquet", ["*.parquet: no files there"]),
+    "other files": (
+        lambda f: text_file(f, "notes.txt", b"hello").parent,
+        ["1 of 1 files are neither Parquet nor JSONL", "notes.txt", "FOLDER/*.parquet"],
+    ),
+    "a zero-row file": (lambda f: write_parquet(f / "z.parquet", [], pa.Table.from_pylist([GOOD]).schema), ["no rows"]),
+    "a zero-byte file": (lambda f: text_file(f, "z.parquet", b""), ["z.parquet: it is empty (0 bytes)"]),
+    "not Parquet": (lambda f: text_file(f, "x.parquet", b"PAR1 but not really"), ["x.parquet: it cannot be read"]),
+    "not gzip": (lambda f: text_file(f, "x.jsonl.gz", b"{}"), ["x.jsonl.gz: it cannot be read"]),
+    "not JSON": (lambda f: text_file(f, "x.jsonl", b"query_id,query\n"), ["line 1 is not a JSON object"]),
+    "a missing column": (
+        lambda f: table(f, text=None, txt=["dog"]),
+        ["no column text (it has query_id, query, doc_id, txt)", "did you mean txt? Then say --columns.text txt"],
+    ),
+    "integer text": (lambda f: table(f, text=[1]), ["text is int64; text must be a string column"]),
+    "binary text": (lambda f: table(f, text=[b"dog"]), ["text is binary; text must be a string column"]),
+    "all-null text": (lambda f: table(f, text=[None]), ["text is null; text must be a string column"]),
+    "float ids": (lambda f: table(f, doc_id=[1.5]), ["doc_id is double; ids must be strings or integers"]),
+    "a score that is text": (lambda f: table(f, retrieval_score=["high"]), ["retrieval_score is string"]),
+    "candidates that are no structs": (lambda f: table(f, candidates=[["dog"]]), ["needs a list of structs"]),
+    "all bad files at once": (
+        lambda f: files(f, a=b"", b=b"x", c=[GOOD]),
+        ["a.parquet: it is empty", "b.parquet: it cannot be read"],
+    ),
+    "files of two schemas": (
+        lambda f: files(f, a=[GOOD], b=[{**GOOD, "query_id": 1}], c=[{**GOOD, "title": "T"}]),
+        ["b.parquet differs from", "query_id is int64 there, string here", "title is there but not here"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_unusable_input_is_refused(case: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make, sentences = CASES[case]
+    (tmp_path / "in").mkdir()
+    source = make(tmp_path / "in")
+    code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", model)
+    assert code == 2
+    for sentence in sentences:
+        assert sentence in message
+    assert not (tmp_path / "out").exists()
+
+
+FLAGS: dict[str, tuple[list[object], list[str]]] = {
+    "top-k of zero": (["--top-k", 0], ["--top-k 0", "greater than or equal to 1"]),
+    "an unknown flag": (["--top-q", 3], ["--top-q is not a flag", "Did you mean --top-k?"]),
+    "workers turned round": (["--workers", "3,1"], ["--workers 3,1"]),
+    "workers that are no number": (["--workers", "many"], ["--workers", "a range such as 1,8"]),
+    "an allowance that is none": (["--max-rejected", "few"], ["--max-rejected few", "0.1%"]),
+    "kept twice": (["--keep", "doc_id"], ["--keep doc_id", "has a column of that name already"]),
+    "kept but not there": (["--keep", "txt"], ["no column txt", "did you mean text"]),
+    "an empty template": (["--document-template", "plain"], ["--document-template 'plain'", "column names in braces"]),
+    "a template of nothing there": (["--document-template", "{body}"], ["no column body"]),
+    "a length beyond the model": (["--max-length", 4096], ["--max-length 4096", "128"]),
+    "queries that fill the length": (
+        ["--max-length", 64, "--max-query-tokens", 64],
+        ["--max-query-tokens 64", "--max-length 64"],
+    ),
+    "an output scheme nobody knows": (["--output", "ftp://host/x"], ["ftp://", "s3://"]),
+    "a config that is not there": (["--config", "absent.yaml"], ["--config absent.yaml"]),
+}
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_unusable_flags_are_refused(case: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags, sentences = FLAGS[case]
+    source = write_parquet(tmp_path / "in.parquet", [GOOD])
+    code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", model, *flags)
+    assert code == 2
+    for sentence in sentences:
+        assert sentence in message
+    assert not (tmp_path / "out").exists()
+
+
+def bi_encoder(folder: Path) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
+    modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    return folder
+
+
+def language_model(folder: Path) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}))
+    save_file({}, folder / "model.safetensors")
+    return folder
+
+
+def pickled(folder: Path) -> Path:
+    config = {"model_type": "bert", "architectures": ["BertForSequenceClassification"], "num_labels": 1}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (bi_encoder, "bi-encoder"),
+        (language_model, "Qwen3ForCausalLM"),
+        (pickled, "safetensors"),
+        (lambda folder: folder, "empty"),
+        (lambda folder: folder / "absent", "absent"),
+    ],
+)
+def test_a_folder_that_is_no_cross_encoder_is_refused(
+    make: Callable[[Path], Path], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_parquet(tmp_path / "in.parquet", [GOOD])
+    (tmp_path / "model").mkdir()
+    folder = make(tmp_path / "model")
+    code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", folder)
+    assert code == 2
+    assert sentence in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_holds_something_else_is_refused(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_parquet(tmp_path / "in.parquet", [GOOD])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.docx").write_text("precious")
+    code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", model)
+    assert code == 3
+    assert "thesis.docx" in message
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.docx"]
+
+
+def test_a_config_file_and_the_environment_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "job.yaml"
+    config.write_text("input: from-file\noutput: out\ntop-k: 3\n")
+    assert rerank(capsys, "--config", config)[1].startswith("rankmill rerank: --input from-file: there is nothing")
+    monkeypatch.setenv("RANKMILL_INPUT", "from-environment")
+    assert "--input from-environment" in rerank(capsys, "--config", config)[1]
+    assert "--input from-flag" in rerank(capsys, "--config", config, "--input", "from-flag")[1]
+    config.write_text("inptu: x\noutput: out\n")
+    assert "--inptu is not a setting of `rankmill rerank`" in rerank(capsys, "--config", config)[1]

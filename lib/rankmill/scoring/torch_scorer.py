@@ -93,18 +93,19 @@ class TorchScorer:
             NonFiniteScoreError: naming the pairs whose logit is NaN or infinite.
         """
         result = np.zeros(len(pairs), dtype=np.float32)
-        batches = pack(pairs.lengths, self.batch_tokens)
+        lengths = pairs.lengths
+        batches = pack(lengths, self.batch_tokens)
         if not batches:
             return result
         with torch.inference_mode():
             # results stay on the device until the end, so that a GPU never waits for the CPU to fetch one
-            outputs = [self._forward(pairs, batch) for batch in batches]
+            outputs = [self._forward(pairs, lengths[batch], batch) for batch in batches]
             result[np.concatenate(batches)] = torch.cat(outputs).cpu().numpy()
         _refuse_non_finite(self.card.model, result)
         return result
 
-    def _forward(self, pairs: EncodedPairs, batch: NDArray[np.int64]) -> torch.Tensor:
-        lengths = pairs.lengths[batch]
+    def _forward(self, pairs: EncodedPairs, lengths: NDArray[np.int64], batch: NDArray[np.int64]) -> torch.Tensor:
+        """Logits of the pairs at `batch`, which have these `lengths`: float32, shape (len(batch),), on the device."""
         columns = np.arange(int(lengths.max()))
         real = columns < lengths[:, None]
         token_ids = np.full(real.shape, self._pad_id, dtype=np.int64)

@@ -1,24 +1,8 @@
-"""Measure a run against judgements: the same as `rankmill evaluate`.
-
-python jobs/evaluate.py --qrels qrels.tsv --run reranked/ --baseline bm25.trec --report report.html
-"""
+"""Measure rankings against judgements: `rankmill evaluate`, as a script for `ray job submit`."""
 
 import sys
 
-from rankmill.errors import RankmillError
-from rankmill.evaluation.command import evaluate_command
-from rankmill.settings.evaluate import EvaluateSettings
-from rankmill.settings.load import load_settings
-
-
-def main() -> int:
-    """Parse the flags, run the command, turn errors into a sentence and an exit code."""
-    try:
-        return evaluate_command(load_settings(EvaluateSettings, sys.argv[1:], "jobs/evaluate.py"))
-    except RankmillError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-
+from rankmill.cli.main import run_command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command("evaluate", sys.argv[1:], prog="jobs/evaluate.py"))

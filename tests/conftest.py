@@ -17,6 +17,7 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_DATA_LOG_LEVEL": "ERROR",
+    "OMP_NUM_THREADS": "1",  # tiny models lose more to threads that wait for each other than they gain
 }
 # Ray reads these when it is imported, which test modules do while they are collected: after this file.
 os.environ.update(_RAY_ENVIRONMENT)

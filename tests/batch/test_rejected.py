@@ -127,7 +127,7 @@ def test_nested_rows(tmp_path: Path, model: Path) -> None:
 def test_more_rejected_rows_than_allowed_stop_the_job_and_keep_what_is_done(tmp_path: Path, model: Path) -> None:
     rows = [{**GOOD, "query_id": f"q{n}", "text": None if n in {3, 7} else "dog"} for n in range(10)]
     source = write_parquet(tmp_path / "in.parquet", rows)
-    with pytest.raises(TooManyRejectedError, match="2 rows could not be scored.*--max-rejected 1 allows 1"):
+    with pytest.raises(TooManyRejectedError, match=r"2 rows could not be scored.*--max-rejected 1 allows 1"):
         run_job(source, tmp_path / "out", model, shard_pairs=1, max_rejected=1)
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}

@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rankmill.batch import job as batch
 from rankmill.batch.executor import InProcess
+from rankmill.batch.receipts import Receipt
+from rankmill.batch.stages import Encode, Write
 from rankmill.errors import InputError, OutputConflictError
+from rankmill.scoring.options import ScorerOptions
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job, settings_for
 
@@ -88,9 +92,9 @@ def test_a_file_replaced_while_the_job_runs_is_noticed(tmp_path: Path, model: Pa
     job = batch.prepare(settings_for(source, tmp_path / "out", model))
 
     class Meddling(InProcess):
-        def run_shards(self, *arguments):  # type: ignore[no-untyped-def]
+        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
             write_parquet(source, rows[: len(rows) // 2])
-            return super().run_shards(*arguments)
+            return super().run_shards(encode, scorer, write)
 
     with pytest.raises(InputError, match="The input changed while the job ran"):
         batch.run(job, Meddling())

@@ -7,6 +7,8 @@ command run again finds the record, skips committed shards and does the rest.
 
 import logging
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -111,7 +113,7 @@ def already_complete(job: Prepared) -> JobSummary | None:
     if job.store.read_if_present(output.SUCCESS) is None:
         return None
     totals = total(output.finished_shards(job.store).values())
-    return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, already_complete=True)
+    return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, _peak_bytes(), already_complete=True)
 
 
 def run(job: Prepared, executor: Executor) -> JobSummary:
@@ -154,6 +156,7 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
         pipeline_seconds=seconds,
         scoring_share=busy / (seconds * executor.workers) if seconds else 0.0,
         workers=executor.workers,
+        driver_peak_bytes=_peak_bytes(),
         already_complete=False,
     )
 
@@ -168,6 +171,11 @@ def allowed_rejects(allowance: str, rows: int) -> int:
 def cores() -> int:
     """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _peak_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def _plan(job: Prepared, executor: Executor) -> Plan:

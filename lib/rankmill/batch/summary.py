@@ -25,6 +25,8 @@ class JobSummary:
     scoring_share: float
     """Share of the pipeline's time that its workers spent in forward passes."""
     workers: int
+    driver_peak_bytes: int
+    """Most memory this process ever held (resident); it does not grow with the input."""
     already_complete: bool
 
     @property

@@ -45,7 +45,7 @@ COMMANDS = {
     "train": Command(
         "train a cross-encoder",
         "rankmill.settings.train:TrainSettings",
-        "rankmill.cli.train:run",
+        "rankmill.training.command:train_command",
     ),
     "bench": Command(
         "measure this machine: the scorer and the job around it",

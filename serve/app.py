@@ -1,0 +1,1 @@
+"""What `serve deploy` will import: the online endpoint, with the batch job's scorer. Not built yet."""

@@ -1,0 +1,119 @@
+"""Every block of the README does what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3  # type: ignore[import-untyped]
+import pyarrow.parquet as pq
+import pytest
+
+from tests.cluster.ray_head import running_head
+from tests.conftest import S3Bucket
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"(?:<!-- test: (?P<how>[^>]+?) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A fenced block and how the comment above it says it is tested."""
+
+    how: str
+    language: str
+    code: str
+
+
+BLOCKS = [
+    Block(found["how"] or "plain", found["language"], found["code"])
+    for found in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))
+]
+
+
+def chosen(how: str) -> list[Block]:
+    return [block for block in BLOCKS if block.how == how]
+
+
+def run(block: Block, folder: Path, environment: dict[str, str]) -> str:
+    """Run a block in `folder`; returns what it printed."""
+    command = [sys.executable, "-c"] if block.language == "python" else ["bash", "-euo", "pipefail", "-c"]
+    done = subprocess.run(
+        [*command, block.code], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=1500
+    )
+    assert done.returncode == 0, f"{block.code}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def user_environment() -> dict[str, str]:
+    """A user's shell: nothing of the tests' Ray, the virtual environment on the path."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "OMP_"))}
+    return kept | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    tested = {"plain", "s3", "slow", "slow, cluster", "slow, after make demo"}
+    assert {block.how for block in BLOCKS} - {"skip, because this is what runs these tests"} == tested
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a reader would be: a folder with the virtual environment in it."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    yield folder
+
+
+def test_your_own_data(folder: Path) -> None:
+    printed = [run(block, folder, user_environment()) for block in chosen("plain")]
+    assert len(printed) == 3
+    assert "'doc_id': 'reset', 'rank': 1" in printed[-1]
+
+
+def test_from_s3_to_s3(folder: Path, s3: S3Bucket) -> None:
+    for block in chosen("plain")[:1]:
+        run(block, folder, user_environment())
+    upload(folder / "candidates.parquet")
+    for block in chosen("s3"):
+        run(block, folder, user_environment() | s3.environment)
+    assert pq.read_table("s3://bucket/rankings").num_rows == 3
+
+
+@pytest.mark.slow
+def test_on_a_cluster(folder: Path, s3: S3Bucket) -> None:
+    for block in chosen("plain")[:1]:
+        run(block, folder, user_environment())
+    upload(folder / "candidates.parquet")
+    with running_head(num_cpus=4, environment=s3.environment) as head:
+        for block in chosen("slow, cluster"):
+            code = block.code.replace("http://localhost:8265", head.jobs)
+            assert code != block.code
+            run(Block(block.how, block.language, code), ROOT, head.environment)
+    assert pq.read_table("s3://bucket/from-cluster").num_rows == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+def test_the_two_commands_in_a_fresh_clone(tmp_path: Path) -> None:
+    """`make demo` on a machine that has nothing but Python, pip and make; then what the README does with its files."""
+    clone = tmp_path / "rankmill"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    environment = {name: value for name, value in user_environment().items() if name != "VIRTUAL_ENV"}
+    shown = "".join(run(block, clone, environment) for block in chosen("slow"))
+    assert "nDCG@10" in shown
+    environment["PATH"] = f"{clone / '.venv' / 'bin'}{os.pathsep}{environment['PATH']}"
+    compared = "".join(run(block, clone, environment) for block in chosen("slow, after make demo"))
+    assert (clone / "report.html").stat().st_size > 1000
+    change = re.search(r"nDCG@10\s+0\.\d+\s+0\.\d+\s+([+-]0\.\d+)", compared)
+    assert change is not None
+    assert float(change[1]) > 0, "the built-in model beats BM25 on the demonstration"
+
+
+def upload(path: Path) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="bucket")
+    client.upload_file(str(path), "bucket", "candidates/part-0.parquet")
+    client.close()

@@ -54,7 +54,7 @@ def runs_of(ids: pa.Array, pairs: NDArray[np.int64], first_row: int, offsets: ND
     if size == 0:
         none = np.zeros(0, dtype=np.int64)
         return Runs(none.astype(np.uint64), none, none, none, none)
-    hashes = _hash(pc.fill_null_forward(ids))
+    hashes = _hash(pc.fill_null_forward(_plain(ids)))
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
     return Runs(
         query=hashes[starts],
@@ -81,9 +81,16 @@ def join(parts: Iterable[Runs]) -> Runs:
     )
 
 
+def _plain(ids: pa.Array) -> pa.Array:
+    """Spellings of text that `fill_null_forward` has no kernel for, as large_string."""
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.dictionary_decode()
+    return ids.cast(pa.large_string()) if pa.types.is_string_view(ids.type) else ids
+
+
 def _hash(ids: pa.Array) -> NDArray[np.uint64]:
     """64-bit hash of each id (leading nulls: 0), the same in every process and for every spelling of text."""
-    encoded = ids if pa.types.is_dictionary(ids.type) else ids.dictionary_encode()
+    encoded = ids.dictionary_encode()
     integer = pa.types.is_integer(encoded.dictionary.type)
     values = encoded.dictionary.to_pylist() if integer else encoded.dictionary.cast(pa.large_binary()).to_pylist()
     table = np.array(

@@ -1,0 +1,99 @@
+"""Shards hold whole queries, cover every row once, and are read in one pass."""
+
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankmill.batch.plan import default_shard_pairs, make_plan, read_units
+from rankmill.batch.workers import choose_pool
+from rankmill.settings.rerank import Columns
+from rankmill.tables.locate import InputFile
+from rankmill.tables.runs import Runs, join, runs_of
+from rankmill.tables.schema import Layout
+
+LAYOUT = Layout(
+    nested=False,
+    columns=Columns(),
+    query_id_type=pa.string(),
+    doc_id_type=pa.string(),
+    title=False,
+    retrieval_score=False,
+    keep=(),
+    template=(),
+)
+
+files = st.lists(st.lists(st.sampled_from("abcdefghij"), max_size=30), min_size=1, max_size=4)
+
+
+def runs(ids: list[str], batch: int = 7) -> Runs:
+    """Runs of a file, found a few rows at a time, as readers do."""
+    slices = range(0, len(ids), batch)
+    return join(runs_of(pa.array(ids[n : n + batch]), np.ones(len(ids[n : n + batch]), np.int64), n) for n in slices)
+
+
+@given(files=files, shard_pairs=st.integers(1, 12))
+def test_every_row_is_in_one_shard_and_every_query_too(files: list[list[str]], shard_pairs: int) -> None:
+    inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(len(files))]
+    plan = make_plan(inputs, LAYOUT, [runs(ids) for ids in files], shard_pairs)
+    shard_of: dict[tuple[int, int], int] = {}
+    places = [(p, s.index) for s in plan.shards for p in s.pieces] + [(s.piece, s.shard) for s in plan.scattered]
+    for piece, shard in places:
+        for row in range(piece.start, piece.stop):
+            assert (piece.file, row) not in shard_of
+            shard_of[piece.file, row] = shard
+    assert set(shard_of) == {(file, row) for file, ids in enumerate(files) for row in range(len(ids))}
+    shards_of_query: dict[str, set[int]] = {}
+    for (file, row), shard in shard_of.items():
+        shards_of_query.setdefault(files[file][row], set()).add(shard)
+    assert all(len(shards) == 1 for shards in shards_of_query.values())
+    assert plan.queries == len(shards_of_query)
+    sizes = {shard.index: list(shard_of.values()).count(shard.index) for shard in plan.shards}
+    assert sizes == {shard.index: shard.pairs for shard in plan.shards}
+    largest = max([sum(ids.count(query) for ids in files) for query in shards_of_query], default=0)
+    assert max(sizes.values(), default=0) <= max(shard_pairs, largest)
+    assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
+
+
+@given(files=files, shard_pairs=st.integers(1, 12))
+def test_contiguous_queries_cost_no_gathering(files: list[list[str]], shard_pairs: int) -> None:
+    grouped = [sorted(f"{n}-{query}" for query in ids) for n, ids in enumerate(files)]
+    inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(len(files))]
+    plan = make_plan(inputs, LAYOUT, [runs(ids) for ids in grouped], shard_pairs)
+    assert plan.scattered == ()
+    assert all(len(shard.pieces) == 1 for shard in plan.shards)
+    units = read_units(plan.shards, own=len(files))
+    assert [shard for unit in units for shard in unit.shards] == list(plan.shards)
+    assert all(len({shard.pieces[0].file for shard in unit.shards}) == 1 for unit in units)
+
+
+def test_runs_are_the_same_for_every_spelling_of_an_id() -> None:
+    plain = pa.array(["a", "a", None, "b", "a"])
+    spellings = [plain, plain.cast(pa.large_string()), plain.dictionary_encode(), plain.cast(pa.string_view())]
+    found = [runs_of(ids, np.ones(5, np.int64), 10) for ids in spellings]
+    for each in found:
+        assert each.start.tolist() == [10, 13, 14], "a null id joins the run before it"
+        assert each.rows.tolist() == [3, 1, 1]
+        assert each.query.tolist() == found[0].query.tolist()
+        assert each.query[0] == each.query[2] != each.query[1]
+
+
+def test_default_size_of_shards() -> None:
+    assert default_shard_pairs(100, 10_000) == 256
+    assert default_shard_pairs(64_000, 64_000_000) == 1000
+    assert default_shard_pairs(10**9, 10**12) == 8192
+    assert default_shard_pairs(1000, 1000 << 20) == 128, "128 MiB of text at most"
+
+
+def test_pools() -> None:
+    laptop = choose_pool(None, None, None, cores=8, gpus=0, local=True)
+    assert (laptop.min_workers, laptop.max_workers, laptop.threads, laptop.device) == (1, 1, 8, "cpu")
+    shared = choose_pool((2, 2), None, None, cores=8, gpus=0, local=True)
+    assert (shared.max_workers, shared.threads, shared.cpus) == (2, 4, 4)
+    cluster = choose_pool(None, None, None, cores=64, gpus=0, local=False)
+    assert (cluster.min_workers, cluster.max_workers, cluster.threads) == (1, 64, 1)
+    gpus = choose_pool(None, None, None, cores=64, gpus=8, local=False)
+    assert (gpus.max_workers, gpus.gpus, gpus.cpus, gpus.device, gpus.threads) == (8, 1, 0, "cuda", None)
+    halves = choose_pool((1, 16), 0.5, None, cores=64, gpus=8, local=False)
+    assert (halves.min_workers, halves.max_workers, halves.gpus) == (1, 16, 0.5)
+    assert choose_pool(None, 0, None, cores=4, gpus=1, local=True).device == "cpu"

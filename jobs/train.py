@@ -1,20 +1,18 @@
-"""Train a cross-encoder. See `--help`."""
+"""Train a cross-encoder: `python jobs/train.py --help`."""
 
 import logging
 import sys
 
-from pydantic_settings import CliApp
-
 from rankmill.errors import RankmillError
+from rankmill.settings.load import load_settings
 from rankmill.settings.train import TrainSettings
-from rankmill.training.train import train
+from rankmill.training.command import train_command
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    settings = CliApp.run(TrainSettings)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("rankmill").setLevel(logging.INFO)
     try:
-        summary = train(settings)
+        sys.exit(train_command(load_settings(TrainSettings, sys.argv[1:], prog="jobs/train.py")))
     except RankmillError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"jobs/train.py: {error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write(f"{summary.as_json() if settings.json_summary else summary.as_text()}\n")

@@ -1,20 +1,20 @@
-"""Build training lists: queries from collections and docstrings, candidates, teacher scores. See `--help`."""
+"""Build the lists that `jobs/train.py` trains on: `python jobs/training_lists.py --help`."""
 
 import logging
 import sys
 
-from pydantic_settings import CliApp
-
 from rankmill.errors import RankmillError
+from rankmill.settings.load import load_settings
 from rankmill.settings.train import TrainingListsSettings
-from rankmill.training.build import build_training_lists
+from rankmill.training.command import training_lists_command
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("rankmill").setLevel(logging.INFO)
     try:
-        summary = build_training_lists(CliApp.run(TrainingListsSettings))
+        sys.exit(
+            training_lists_command(load_settings(TrainingListsSettings, sys.argv[1:], prog="jobs/training_lists.py"))
+        )
     except RankmillError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"jobs/training_lists.py: {error}\n")
         sys.exit(error.exit_code)
-    sys.stdout.write("\n".join(f"{count:>8,} lists  {name}" for name, count in summary.lists.items()))
-    sys.stdout.write(f"\n{summary.pairs:>8,} pairs in {summary.path}\n")

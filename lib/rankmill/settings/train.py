@@ -1,27 +1,15 @@
 """Settings of `rankmill train` and of the builder of its input."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-_CONFIG = SettingsConfigDict(
-    frozen=True,
-    extra="forbid",
-    env_prefix="RANKMILL_TRAIN_",
-    cli_kebab_case=True,
-    cli_implicit_flags=True,
-    cli_avoid_json=True,
-    cli_hide_none_type=True,
-    cli_enforce_required=True,
-)
+from rankmill.settings.load import CommandSettings
 
 
-class TrainSettings(BaseSettings):
+class TrainSettings(CommandSettings):
     """Train a cross-encoder on lists of candidates with labels or teacher scores."""
-
-    model_config = _CONFIG
 
     input: list[Path] = Field(
         min_length=1, description="Parquet files or folders with training lists: pairs or nested."
@@ -63,7 +51,7 @@ class TrainSettings(BaseSettings):
         default=2.0, ge=0, description="Weight of the pointwise loss beside the listwise one."
     )
 
-    bf16: bool = Field(default=False, description="bfloat16 autocast in training; evaluation stays in float32.")
+    bf16: bool = Field(default=False, description="bfloat16 autocast in training.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to compute.")
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="CPU threads; default: torch's choice."
@@ -77,22 +65,21 @@ class TrainSettings(BaseSettings):
         default=[], description="Collections in BEIR layout with a run.*.trec, reranked at the end."
     )
     evaluate_max_length: int = Field(default=512, ge=16, description="Most tokens per pair in the evaluation.")
-    json_summary: bool = Field(default=False, alias="json", description="Print the summary as JSON on stdout.")
+    evaluate_bf16: bool = Field(default=False, description="bfloat16 autocast in the evaluation too.")
+    as_json: bool = Field(default=False, alias="json", description="Print the summary as JSON on stdout, last.")
 
     @model_validator(mode="after")
-    def _lengths_agree(self) -> "TrainSettings":
+    def _lengths_agree(self) -> Self:
         if self.min_length is not None and self.min_length > self.max_length:
             raise ValueError(f"--min-length {self.min_length} is above --max-length {self.max_length}.")
         return self
 
 
-class TrainingListsSettings(BaseSettings):
+class TrainingListsSettings(CommandSettings):
     """Build training lists from collections and docstrings.
 
     Never give it a collection's test queries: whatever goes in here has been trained on.
     """
-
-    model_config = _CONFIG
 
     output: Path = Field(description="The Parquet file to write.")
     bi_encoder: Path = Field(description="Folder of the bi-encoder that chooses candidates and teaches.")

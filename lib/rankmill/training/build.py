@@ -196,7 +196,7 @@ def _score(
             cosines, fractions = texts @ vector, index.fractions(item.query)
             if item.split == "dev":
                 first = np.argsort(-fractions, kind="stable")[: settings.dev_candidates]
-                picked = list(dict.fromkeys([*item.grades, *(int(i) for i in first)]))
+                picked = list(dict.fromkeys([*(int(i) for i in first), *item.grades]))
             else:
                 mix = _LABELLED_MIX if max(item.grades.values(), default=0) >= 1 else _MADE_MIX
                 picked = choose(

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -20,6 +21,15 @@ from rankmill.training.pairs import PaddedPairs
 
 # Scores between 0 and 1: the pointwise loss trains sigmoid(logit) towards the (squashed) target.
 _ACTIVATION = "torch.nn.modules.activation.Sigmoid"
+_OUR_MACHINE = {"_name_or_path", "transformers_version", "is_local", "local_files_only", "backend"}
+_BODYS_LENGTHS = {
+    "max_length",
+    "stride",
+    "truncation_strategy",
+    "truncation_side",
+    "pad_to_multiple_of",
+    "pad_token_type_id",
+}
 _FROZEN = "embeddings.word_embeddings"
 
 
@@ -89,19 +99,23 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = model.config
-    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
-    tokenizer.save_pretrained(folder)
     if int8:
         save_int8(model.state_dict(), folder / "model.safetensors")
     else:
         model.save_pretrained(folder)
-    settings = (
-        json.loads(config.to_json_string(use_diff=False)) if int8 else json.loads((folder / "config.json").read_text())
-    )
-    settings = {
-        name: value
-        for name, value in settings.items()
-        if value is not None and name not in {"_name_or_path", "transformers_version"}
-    }
+    settings = {name: value for name, value in json.loads(config.to_json_string()).items() if name not in _OUR_MACHINE}
     settings |= {"architectures": [type(model).__name__], "sentence_transformers": {"activation_fn": _ACTIVATION}}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+    _write_json(settings, folder / "config.json")
+    tokenizer.model_max_length = min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
+    tokenizer.save_pretrained(folder)
+    # A bi-encoder's files may hold its own truncation and padding (all-MiniLM-L6-v2: always 128 tokens), which tools
+    # that read tokenizer.json alone would obey.
+    stored = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    _write_json(stored | {"truncation": None, "padding": None}, folder / "tokenizer.json")
+    stored = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in stored.items() if name not in _OUR_MACHINE | _BODYS_LENGTHS}
+    _write_json(kept, folder / "tokenizer_config.json")
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

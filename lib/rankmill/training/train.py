@@ -9,10 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from rankmill.errors import InputError, UsageError
+from rankmill.scoring.int8 import load_int8
 from rankmill.settings.train import TrainSettings
-from rankmill.training.evaluate import Figure, evaluate_collection, evaluate_lists
+from rankmill.training.evaluate import Figure, Scoring, evaluate_collection, evaluate_lists
 from rankmill.training.lists import TrainingList, read_lists
 from rankmill.training.loop import run_loop
 from rankmill.training.model import freeze_word_embeddings, load_body, write_model
@@ -31,7 +33,8 @@ _FREE = {
     "int8",
     "evaluate",
     "evaluate_max_length",
-    "json_summary",
+    "evaluate_bf16",
+    "as_json",
     "device",
 }
 
@@ -62,10 +65,7 @@ class TrainSummary:
             f"here       {self.pairs:,} pairs, {self.tokens:,} tokens in {self.seconds:,.0f} s ({rate:,.0f} tokens/s)",
             f"loss       {self.loss:.4f}",
         ]
-        lines += [
-            f"nDCG@10    {f.before:.4f} -> {f.after:.4f}  {f.name} ({f.queries:,} queries, {f.pairs:,} pairs)"
-            for f in self.figures
-        ]
+        lines += [figure.as_text() for figure in self.figures]
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -107,27 +107,10 @@ def train(settings: TrainSettings) -> TrainSummary:
     )
     folder = settings.output / "model"
     write_model(model, tokenizer, folder, int8=settings.int8)
-    figures = []
-    held_out = [item for item in lists if item.split == "dev" and any(candidate.label for candidate in item.candidates)]
-    if held_out:
-        figures.append(
-            evaluate_lists(
-                model,
-                encoder,
-                held_out,
-                max_length=settings.evaluate_max_length,
-                tokens_per_batch=settings.tokens_per_batch,
-            )
-        )
-    for collection in settings.evaluate:
-        figure, _ = evaluate_collection(
-            model,
-            encoder,
-            collection,
-            max_length=settings.evaluate_max_length,
-            tokens_per_batch=settings.tokens_per_batch,
-        )
-        figures.append(figure)
+    if settings.int8:
+        # What is measured is what was stored, rounding included.
+        model.load_state_dict(load_int8(folder / "model.safetensors"))
+    figures = _figures(model, encoder, lists, settings)
     return TrainSummary(
         folder,
         len(training),
@@ -137,8 +120,20 @@ def train(settings: TrainSettings) -> TrainSummary:
         result.tokens,
         result.seconds,
         result.loss,
-        tuple(figures),
+        figures,
     )
+
+
+def _figures(
+    model: PreTrainedModel, encoder: PairEncoder, lists: Sequence[TrainingList], settings: TrainSettings
+) -> tuple[Figure, ...]:
+    how = Scoring(settings.evaluate_max_length, settings.tokens_per_batch, settings.evaluate_bf16)
+    held_out = [item for item in lists if item.split == "dev" and any(candidate.label for candidate in item.candidates)]
+    figures = [evaluate_lists(model, encoder, held_out, how)] if held_out else []
+    for collection in settings.evaluate:
+        figures.append(evaluate_collection(model, encoder, collection, how)[0])
+        log.info(figures[-1].as_text())
+    return tuple(figures)
 
 
 def _device(wanted: str) -> torch.device:

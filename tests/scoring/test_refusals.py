@@ -242,8 +242,9 @@ def test_an_existing_folder_wins_over_a_hub_id(folder: Path, monkeypatch: pytest
     name = f"{folder.parent.name}/{folder.name}"
     card = check_model(ScorerOptions(model=name))
     assert (card.model, card.folder, card.revision) == (name, folder, None)
-    with pytest.raises(ModelError, match="--revision 'main' was given with the local folder"):
-        check_model(ScorerOptions(model=name, revision="main"))
+    for model in (name, "builtin"):
+        with pytest.raises(UsageError, match=f"--revision 'main' was given with --model '{model}', which has none"):
+            check_model(ScorerOptions(model=model, revision="main"))
 
 
 @pytest.mark.parametrize(

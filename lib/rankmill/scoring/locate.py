@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rankmill.errors import ModelError
+from rankmill.errors import ModelError, UsageError
 from rankmill.scoring import hub
 from rankmill.scoring.checks import refuse_modules
 from rankmill.scoring.families import family_of
@@ -34,8 +34,14 @@ def locate(options: ScorerOptions) -> Location:
 
     Raises:
         ModelError: no such folder, not a model's name, or a hub id that cannot be fetched.
+        UsageError: a revision of something that has none.
     """
     name = options.model
+    folder = Path(name).expanduser()
+    if options.revision is not None and (name == BUILTIN or folder.is_dir()):
+        raise UsageError(
+            f"--revision {options.revision!r} was given with --model {name!r}, which has none: only hub ids do."
+        )
     if name == BUILTIN:
         folder = Path(__file__).parent / "builtin"
         if not (folder / "config.json").is_file():
@@ -48,12 +54,7 @@ def locate(options: ScorerOptions) -> Location:
         raise ModelError(
             f"The model {name!r} would be code or a remote endpoint, which this version cannot use. {_CHOICES}"
         )
-    folder = Path(name).expanduser()
     if folder.is_dir():
-        if options.revision is not None:
-            raise ModelError(
-                f"--revision {options.revision!r} was given with the local folder {name!r}; only hub ids have one."
-            )
         return Location(name, folder.resolve(), None)
     if folder.exists():
         raise ModelError(f"The model {name!r} is a file; give the folder that holds config.json and model.safetensors.")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from rankmill.storage.store import Store
 JOB = "_rankmill/job.json"
 COMMITS = "_rankmill/commits"
 SUCCESS = "_SUCCESS"
+_READERS = 32  # commit records are tiny and may be far away: the wait is latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ def claim(store: Store, job: JobRecord) -> None:
 
 def finished_shards(store: Store) -> dict[int, Receipt]:
     """Receipts of the shards that are committed, by shard."""
-    receipts = [Receipt.from_json(store.read(key)) for key in store.keys(COMMITS)]
-    return {receipt.shard: receipt for receipt in receipts}
+    with ThreadPoolExecutor(_READERS) as pool:
+        bodies = pool.map(store.read, list(store.keys(COMMITS)))
+        return {receipt.shard: receipt for receipt in map(Receipt.from_json, bodies)}
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -34,17 +34,19 @@ def run(settings: DemoSettings) -> int:
     console.print(
         f"Corpus: {collection.documents:,} docstrings of Python {sys.version.split()[0]}'s standard library. "
         f"{len(collection.questions)} questions, BM25's best {CANDIDATES_PER_QUERY} each: "
-        f"{collection.candidates.num_rows:,} pairs to rerank."
+        f"{collection.candidates.num_rows:,} pairs to rerank.",
+        soft_wrap=True,
     )
     if collection.dropped:
         console.print(f"Left out, because this Python lacks them: {', '.join(collection.dropped)}.")
     job = rerank(_job(settings, collection))
-    console.print(job.text(), "")
+    console.print(job.text(), soft_wrap=True)
     comparison = measure(collection)
     console.print(table(comparison))
     for title, question in examples(collection, comparison):
         console.print(_example(title, question, collection))
-    console.print(_next_steps(collection, time.monotonic() - started))
+    console.print("[2] answers the question, [1] helps, [0] is not judged to do either", markup=False)
+    console.print(_next_steps(collection, time.monotonic() - started), soft_wrap=True)
     if settings.as_json:
         sys.stdout.write(json.dumps({"evaluation": summary(comparison), "job": json.loads(job.to_json())}) + "\n")
     return 0
@@ -87,8 +89,8 @@ def _example(title: str, question: Question, collection: Collection) -> Table:
     shown = Table(
         title=Text(f"{title}: {question.query}", style="bold"), title_justify="left", box=None, pad_edge=False
     )
-    shown.add_column("BM25", min_width=40)
-    shown.add_column("reranked", min_width=40)
+    for heading in ("BM25", "reranked"):
+        shown.add_column(heading, width=38, no_wrap=True)
     candidates = collection.candidates
     before = candidates.filter(pa.compute.equal(candidates.column("query_id"), question.query_id)).column("doc_id")
     rankings = pq.read_table(collection.rankings, filters=[("query_id", "=", question.query_id)]).sort_by("rank")
@@ -100,8 +102,7 @@ def _example(title: str, question: Question, collection: Collection) -> Table:
 
 def _graded(number: int, doc_id: str, question: Question) -> Text:
     grade = question.answers.get(doc_id, 0)
-    mark = {0: "", 1: "  (helps)", 2: "  (answers it)"}[grade]
-    return Text(f"{number}. {doc_id}{mark}", style="green" if grade else "")
+    return Text(f"{number}. [{grade}] {doc_id}", style="green" if grade else "")
 
 
 def _next_steps(collection: Collection, seconds: float) -> str:

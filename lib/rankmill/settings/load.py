@@ -48,6 +48,7 @@ def load_settings(settings_class: type[S], arguments: Sequence[str], prog: str) 
 
     class FromOutside(BaseSettings, settings_class):  # type: ignore[valid-type, misc]
         model_config = SettingsConfigDict(
+            populate_by_name=False,  # or every aliased flag would be there twice
             env_prefix="RANKMILL_",
             env_nested_delimiter="__",
             cli_kebab_case=True,
@@ -78,7 +79,7 @@ def load_settings(settings_class: type[S], arguments: Sequence[str], prog: str) 
         raise UsageError(_explain(error, prog)) from error
     except SettingsError as error:
         raise UsageError(_explain_flags(str(error), settings_class, prog)) from error
-    return settings_class.model_validate(parsed.model_dump())
+    return settings_class.model_validate(parsed.model_dump(by_alias=True))
 
 
 def flags_of(settings_class: type[BaseModel], prefix: str = "") -> list[str]:

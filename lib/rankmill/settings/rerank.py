@@ -84,7 +84,7 @@ class RerankSettings(CommandSettings):
     shard_pairs: int | None = Field(
         None, ge=1, description="pairs per shard, the unit of work (default: by input size)"
     )
-    max_rejected: Allowance = Field("0.1%", description="rejected rows allowed, a number or a share such as 0.1%%")
+    max_rejected: Allowance = Field("0.1%", description="rejected rows allowed, a number or a share such as 0.1%")
     address: str | None = Field(None, description="Ray cluster to use (default: RAY_ADDRESS, else start one here)")
     as_json: bool = Field(False, alias="json", description="print a machine-readable summary to stdout, last")
     quiet: bool = Field(False, description="no progress and no logs")

@@ -108,6 +108,16 @@ def prepare(settings: RerankSettings) -> Prepared:
     return Prepared(settings, store, card, pinned, inspected, record)
 
 
+def description(job: Prepared) -> str:
+    """One line on what is going to be done."""
+    files, card = job.inspected.files, job.card
+    form = "one row per query" if job.inspected.layout.nested else "one row per pair"
+    return (
+        f"{len(files):,} {'file' if len(files) == 1 else 'files'} with {form}; model {card.model}: {card.family}, "
+        f"{card.parameters / 1e6:,.1f} M parameters, {card.max_length} tokens per pair, {card.precision}"
+    )
+
+
 def already_complete(job: Prepared) -> JobSummary | None:
     """The summary of a job that has its `_SUCCESS`, else None."""
     if job.store.read_if_present(output.SUCCESS) is None:

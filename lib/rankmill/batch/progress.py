@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from rankmill.batch.receipts import Totals
@@ -79,29 +80,24 @@ def watching(work: Work, before: Totals, *, quiet: bool) -> Iterator[Report]:
 
 @contextmanager
 def _live(console: Console, work: Work, before: Totals) -> Iterator[Report]:
+    """A bar with the counts in a line below it."""
     started = time.monotonic()
-    columns = (
+    bar = Progress(
         TextColumn("[bold]rerank"),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=None),
         TextColumn("{task.percentage:>3.0f}%"),
-        _Details(),
         TimeElapsedColumn(),
+        console=console,
     )
-    with Progress(*columns, console=console, transient=True) as display:
-        task = display.add_task("", total=max(work.pairs, 1), completed=before.pairs_in, details="starting workers")
+    task = bar.add_task("", total=max(work.pairs, 1), completed=before.pairs_in)
+    counts = Text("starting workers")
+    with Live(Group(bar, counts), console=console, transient=True):
 
         def report(now: Totals) -> None:
-            speed = pace(work, before, now, time.monotonic() - started)
-            display.update(task, completed=now.pairs_in, details=line(work, now, speed))
+            bar.update(task, completed=now.pairs_in)
+            counts.plain = line(work, now, pace(work, before, now, time.monotonic() - started))
 
         yield report
-
-
-class _Details(ProgressColumn):
-    """The counts, on as many terminal lines as they need."""
-
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields["details"]))
 
 
 def _logged(work: Work, before: Totals) -> Report:

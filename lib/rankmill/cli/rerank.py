@@ -43,6 +43,8 @@ def rerank(settings: RerankSettings) -> JobSummary:
         return complete
     local = choose_target(settings.address, os.environ) is None
     cores = batch.cores()
+    _log.info("%s", batch.description(job))
+    _log.info("starting Ray on this machine" if local else "joining the cluster")
     with (
         _stoppable(job.store.uri),
         connect(settings.address, num_cpus=cores + SPARE_CPUS if local else None) as cluster,

@@ -1,5 +1,6 @@
 """The scorer's logits are the model's logits, whatever shares a batch with whom."""
 
+import inspect
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from rankmill.errors import NonFiniteScoreError, UsageError
@@ -132,6 +134,32 @@ def test_weights_stored_as_int8_rows(tmp_path: Path, tiny: Mapping[str, Path]) -
     assert [card.stored_dtype for card in cards] == ["I8", "F32"]
     assert cards[0].parameters == cards[1].parameters
     assert cards[0].fingerprint != cards[1].fingerprint
+
+
+def test_the_built_in_model_on_real_text() -> None:
+    """Docstrings of this interpreter, cut where they are too long, against a bare loop over its decoded weights."""
+    scorer = load_scorer(ScorerOptions())
+    folder = check_model(ScorerOptions()).folder
+    texts = [inspect.getdoc(thing) or "" for thing in (sorted, str.split, open, zip, inspect, Path, dict.update, print)]
+    queries = ["how do I sort a list in descending order", "split a string at commas"]
+    pairs = scorer.encode([query for query in queries for _ in texts], texts * len(queries))
+    assert pairs.truncated.any()
+    assert not pairs.truncated.all()
+    config = transformers.BertConfig.from_pretrained(folder)
+    build: Any = transformers.BertForSequenceClassification
+    network = build(config).eval()
+    network.load_state_dict(load_int8(folder / "model.safetensors"))
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = (
+        tokenizer([query], [text], truncation="only_second", max_length=512, return_tensors="pt")
+        for query in queries
+        for text in texts
+    )
+    with torch.no_grad():
+        expected = np.asarray([float(network(**pair).logits[0, 0]) for pair in inputs])
+    assert np.abs(scorer.logits(pairs) - expected).max() < 1e-4
+    assert expected[: len(texts)].argmax() == 0
+    assert expected[len(texts) :].argmax() == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

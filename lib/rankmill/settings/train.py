@@ -113,3 +113,16 @@ class TrainingListsSettings(CommandSettings):
     dev_candidates: int = Field(default=30, ge=2, description="BM25 candidates of a dev list.")
     bm25_weight: float = Field(default=0.3, ge=0, description="Weight of the BM25 fraction beside the cosine.")
     seed: int = Field(default=0, ge=0, description="Seed of every choice.")
+
+
+class MeasureSettings(CommandSettings):
+    """Measure a model on collections in BEIR layout that hold a first-stage run (run.*.trec)."""
+
+    collections: list[Path] = Field(min_length=1, description="Folders with corpus, queries, qrels and one run.*.trec.")
+    model: str = Field(default="builtin", description="`builtin`, a local folder or a hub id.")
+    depth: int = Field(default=100, ge=1, description="Documents reranked per query.")
+    max_length: Annotated[int, Field(ge=8)] | None = Field(
+        default=None, description="Most tokens per pair; default: the model's own limit."
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of the model's body.")
+    threads: Annotated[int, Field(ge=1)] | None = Field(default=None, description="CPU threads.")

@@ -63,7 +63,7 @@ def test_scattered_queries_are_gathered_again(tmp_path: Path, model: Path, rows:
     [
         ({"top_k": 3}, "top_k: None there, 3 here"),
         ({"activation": "raw"}, "activation: 'model' there, 'raw' here"),
-        ({"max_length": 64}, "model: other weights, tokenizer or truncation"),
+        ({"max_length": 64}, "model: other weights, tokenizer, precision or truncation"),
     ],
 )
 def test_another_job_is_refused(

@@ -17,6 +17,7 @@ LAYERS = (
     ("cluster",),
     ("demo",),
     ("cli",),
+    ("__main__",),
 )
 """Bottom first. A module imports its own package and rows above it in this table; never its neighbours in a row."""
 

@@ -33,7 +33,7 @@ def test_of_many_writers_at_once_exactly_one_wins(opened: Opener) -> None:
     for round_number in range(5):
         stores = [opened("race") for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            wins = list(pool.map(lambda s, r=round_number: s.create(f"key-{r}", str(id(s)).encode()), stores))  # type: ignore[misc]
+            wins = list(pool.map(lambda s, r=round_number: s.create(f"key-{r}", str(id(s)).encode()), stores))
         assert wins.count(True) == 1
         assert stores[0].read(f"key-{round_number}") == str(id(stores[wins.index(True)])).encode()
 

@@ -43,7 +43,7 @@ class InProcess:
 
     def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
         """Run every unit; a shard is read when the one before it is committed."""
-        score = Score(scorer)
+        score = Score(scorer, write.options.fingerprint)
         for number in range(len(encode.units)):
             for row in encode(pa.table({"unit": [number]})):
                 yield from receipts(write(score(row)).to_pylist())

@@ -91,7 +91,6 @@ def prepare(settings: RerankSettings) -> Prepared:
     store = Store(settings.output)
     record = output.JobRecord(
         settings={
-            "model": settings.model,
             "top_k": settings.top_k,
             "keep": list(settings.keep),
             "shape": settings.shape,
@@ -105,6 +104,8 @@ def prepare(settings: RerankSettings) -> Prepared:
     )
     output.refuse_foreign(store, record)
     pinned = replace(options, revision=card.revision)
+    if card.revision is None and settings.model != "builtin":
+        pinned = replace(pinned, model=str(card.folder))  # a relative path may mean something else to a worker
     return Prepared(settings, store, card, pinned, inspected, record)
 
 

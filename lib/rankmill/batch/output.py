@@ -28,7 +28,7 @@ class JobRecord:
     inputs: tuple[tuple[str, int, str], ...]
     """(URI, bytes, version) of each input file."""
     scorer: str
-    """Fingerprint of the scorer."""
+    """Fingerprint of the scorer: the model's content, wherever it lies."""
 
     def to_json(self) -> bytes:
         """Canonical JSON, with the fingerprint and the version that wrote it."""
@@ -93,8 +93,8 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found += [f"input {uri} was not part of it" for uri in after.keys() - before.keys()]
     found += [f"input {uri} is gone" for uri in before.keys() - after.keys()]
     found += [f"input {uri} has changed" for uri in before.keys() & after.keys() if before[uri] != after[uri]]
-    if old.get("scorer") != new["scorer"] and not any(text.startswith("model") for text in found):
-        found.append("model: other weights, tokenizer or truncation than there")
+    if old.get("scorer") != new["scorer"]:
+        found.append("model: other weights, tokenizer, precision or truncation than there")
     return sorted(found)
 
 

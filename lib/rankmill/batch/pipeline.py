@@ -89,7 +89,7 @@ class RayData:
             .map_batches(encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers)
             .map_batches(
                 Score,
-                fn_constructor_args=(scorer,),
+                fn_constructor_args=(scorer, write.options.fingerprint),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=self.pool.cpus,

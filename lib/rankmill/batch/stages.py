@@ -4,6 +4,7 @@ Each takes and returns one-row tables (`rankmill.batch.freight`) and is a plain 
 """
 
 import hashlib
+import platform
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rankmill.batch.parts import PartOptions, rankings, rejected_rows, to_parque
 from rankmill.batch.plan import ReadUnit
 from rankmill.batch.read import Source, read_shards
 from rankmill.batch.receipts import Receipt
-from rankmill.errors import NonFiniteScoreError
+from rankmill.errors import ModelError, NonFiniteScoreError
 from rankmill.ranking.rank import codes
 from rankmill.scoring.load import load_encoder, load_scorer
 from rankmill.scoring.options import ScorerOptions
@@ -46,10 +47,23 @@ class Encode:
 
 
 class Score:
-    """Runs the model; one instance per worker of the actor pool."""
+    """Runs the model; one instance per worker of the actor pool.
 
-    def __init__(self, options: ScorerOptions) -> None:
+    Args:
+        options: which model, and how to run it.
+        fingerprint: of the scorer that the job was planned with.
+
+    Raises:
+        ModelError: this machine holds another copy of the model.
+    """
+
+    def __init__(self, options: ScorerOptions, fingerprint: str) -> None:
         self._scorer = load_scorer(options)
+        if self._scorer.fingerprint != fingerprint:
+            raise ModelError(
+                f"The model {options.model!r} on {platform.node()} is not the one that the job was planned with (scorer "
+                f"{self._scorer.fingerprint[:12]}, planned {fingerprint[:12]}): its files differ between machines."
+            )
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Take one encoded shard, return it scored."""

@@ -24,6 +24,8 @@ ASSEMBLY_VERSION = 1
 
 # English has 4 to 5 characters per token; with 8, nearly every long text needs one round
 _CHARACTERS_PER_TOKEN = 8
+# An encoding holds some 100 bytes per token until its ids are taken; a shard of 8,192 pairs at once would be 250 MB
+_TEXTS_AT_A_TIME = 256
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -105,8 +107,12 @@ class PairEncoder:
         return ids
 
     def _token_ids(self, texts: list[str]) -> list[NDArray[np.int32]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.asarray(encoding.ids[: self._room + 1], dtype=np.int32) for encoding in encodings]
+        ids: list[NDArray[np.int32]] = []
+        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
+            batch = texts[start : start + _TEXTS_AT_A_TIME]
+            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
+                ids.append(np.asarray(encoding.ids[: self._room + 1], dtype=np.int32))  # noqa: PERF401 - frees the batch
+        return ids
 
 
 def _readable(text: str) -> str:

@@ -60,9 +60,10 @@ class Score:
     def __init__(self, options: ScorerOptions, fingerprint: str) -> None:
         self._scorer = load_scorer(options)
         if self._scorer.fingerprint != fingerprint:
+            here, there = self._scorer.fingerprint[:12], fingerprint[:12]
             raise ModelError(
-                f"The model {options.model!r} on {platform.node()} is not the one that the job was planned with (scorer "
-                f"{self._scorer.fingerprint[:12]}, planned {fingerprint[:12]}): its files differ between machines."
+                f"The model {options.model!r} on {platform.node()} is not the one that the job was planned with "
+                f"(scorer {here}, planned {there}): its files differ between machines."
             )
 
     def __call__(self, row: pa.Table) -> pa.Table:

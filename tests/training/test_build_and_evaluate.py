@@ -1,7 +1,5 @@
 """From a collection to lists to a measured model, with tiny real parts."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -11,36 +9,6 @@ from rankmill.settings.train import TrainingListsSettings, TrainSettings
 from rankmill.training.build import build_training_lists
 from rankmill.training.lists import read_lists
 from rankmill.training.train import train
-
-TEXTS = [
-    "red apple",
-    "green pear tree in the rain",
-    "blue plum under the moon",
-    "cat and dog",
-    "cow in the wind",
-    "star and sun and snow",
-]
-
-
-@pytest.fixture
-def collection(tmp_path: Path) -> Path:
-    """Six documents, four training queries, three test queries with a run; half of the files compressed."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    documents = [
-        {"_id": f"d{i}", "title": text.split()[0], "text": f"{text}. It was one of two or three. {text} again."}
-        for i, text in enumerate(TEXTS)
-    ]
-    with gzip.open(folder / "corpus.jsonl.gz", "wt") as stream:
-        stream.write("\n".join(json.dumps(document) for document in documents))
-    for infix, words in ((".train", ["apple", "pear", "plum", "dog"]), ("", ["wind", "snow", "moon"])):
-        rows = [{"_id": f"q{word}", "text": word} for word in words]
-        (folder / f"queries{infix}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        grades = [f"q{word}\td{i}\t1" for word in words for i, text in enumerate(TEXTS) if word in text]
-        (folder / f"qrels{infix}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *grades]))
-    run = [f"q{word} Q0 d{i} {i + 1} {-i} test" for word in ("wind", "snow", "moon") for i in range(6)]
-    (folder / "run.test.trec").write_text("\n".join(run))
-    return folder
 
 
 def test_lists_are_built_and_test_queries_stay_out(tmp_path: Path, tiny_body: Path, collection: Path) -> None:

@@ -1,9 +1,12 @@
 """Measuring: the figures, by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from rankmill.training.measure import bootstrap_interval, mix, per_query
+from rankmill.settings.train import MeasureSettings
+from rankmill.training.measure import bootstrap_interval, measure, mix, per_query
 
 
 def test_a_judged_query_without_results_counts_as_zero() -> None:
@@ -27,3 +30,12 @@ def test_mixing_adds_z_scores_and_ignores_constant_ones() -> None:
     assert mixed["b"] < mixed["a"]
     assert mixed["a"] == pytest.approx(mixed["c"], abs=1e-9)
     assert mix(first, dict.fromkeys(first, 1.0)) == mix(dict.fromkeys(first, 1.0), first)
+
+
+def test_the_shipped_model_is_measured_through_the_scorer(collection: Path) -> None:
+    gain = measure(MeasureSettings(collections=[collection], threads=1))[0]
+    assert (gain.name, gain.queries, gain.pairs) == ("tiny", 3, 18)
+    # The run is in document order: "wind" is fifth, "snow" sixth, "moon" third. Any reranker finds a single word.
+    assert gain.before == pytest.approx((0.3869 + 0.3562 + 0.5) / 3, abs=1e-3)
+    assert gain.after > 0.9
+    assert gain.low <= gain.after - gain.before <= gain.high

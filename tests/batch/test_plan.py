@@ -87,7 +87,9 @@ def test_default_size_of_shards() -> None:
 
 def test_pools() -> None:
     laptop = choose_pool(None, None, None, cores=8, gpus=0, local=True)
-    assert (laptop.min_workers, laptop.max_workers, laptop.threads, laptop.device) == (1, 1, 8, "cpu")
+    assert (laptop.min_workers, laptop.max_workers, laptop.threads, laptop.device) == (4, 4, 2, "cpu")
+    small = choose_pool(None, None, None, cores=2, gpus=0, local=True)
+    assert (small.max_workers, small.threads) == (2, 1)
     shared = choose_pool((2, 2), None, None, cores=8, gpus=0, local=True)
     assert (shared.max_workers, shared.threads, shared.cpus) == (2, 4, 4)
     cluster = choose_pool(None, None, None, cores=64, gpus=0, local=False)

@@ -8,11 +8,11 @@ command run again finds the record, skips committed shards and does the rest.
 import logging
 import os
 import resource
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -185,8 +185,12 @@ def cores() -> int:
 
 
 def _peak_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes on macOS, KiB elsewhere
+    """Peak resident memory of this process."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would count the parent's memory too: on Linux its peak survives fork and exec
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
 
 
 def _plan(job: Prepared, executor: Executor) -> Plan:

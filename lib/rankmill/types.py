@@ -9,9 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-QueryId = str | int
-DocId = str | int
-
 
 @dataclass(frozen=True, slots=True)
 class EncodedPairs:

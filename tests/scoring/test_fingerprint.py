@@ -106,5 +106,5 @@ def test_another_seed_is_another_model(tmp_path: Path) -> None:
 
 def test_a_new_pair_assembly_is_another_scorer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(folder)
-    monkeypatch.setattr("rankmill.scoring.card.ASSEMBLY_VERSION", 1_000)
+    monkeypatch.setattr("rankmill.scoring.families.classifier.ASSEMBLY_VERSION", 1_000)
     assert fingerprint(folder) != before

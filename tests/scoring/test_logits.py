@@ -140,6 +140,7 @@ def test_the_built_in_model_on_real_text() -> None:
     """Docstrings of this interpreter, cut where they are too long, against a bare loop over its decoded weights."""
     scorer = load_scorer(ScorerOptions())
     folder = check_model(ScorerOptions()).folder
+    assert folder is not None
     texts = [inspect.getdoc(thing) or "" for thing in (sorted, str.split, open, zip, inspect, Path, dict.update, print)]
     queries = ["how do I sort a list in descending order", "split a string at commas"]
     pairs = scorer.encode([query for query in queries for _ in texts], texts * len(queries))
@@ -194,7 +195,7 @@ def test_threads_are_set() -> None:
     try:
         torch.set_num_threads(2)
         options = ScorerOptions(threads=1)
-        from rankmill.scoring.torch_scorer import use_threads  # noqa: PLC0415
+        from rankmill.scoring.engines.torch_padded import use_threads  # noqa: PLC0415
 
         use_threads(options)
         assert torch.get_num_threads() == 1

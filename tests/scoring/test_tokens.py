@@ -32,7 +32,9 @@ SLOW_MACHINE = settings(deadline=None, max_examples=60, suppress_health_check=[H
 
 
 def encoder_for(folder: Path, **options: Any) -> PairEncoder:
-    return load_encoder(ScorerOptions(model=str(folder), **options))
+    encoder = load_encoder(ScorerOptions(model=str(folder), **options))
+    assert isinstance(encoder, PairEncoder)
+    return encoder
 
 
 def ids_of(pairs: EncodedPairs) -> Iterator[list[int]]:

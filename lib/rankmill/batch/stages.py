@@ -22,9 +22,9 @@ from rankmill.batch.receipts import Receipt
 from rankmill.errors import ModelError, NonFiniteScoreError
 from rankmill.ranking.rank import codes
 from rankmill.scoring.load import load_encoder, load_scorer
+from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
-from rankmill.scoring.tokens import PairEncoder
 from rankmill.storage.store import Store
 from rankmill.tables.canonical import mark, split_rejected
 from rankmill.types import EncodedPairs
@@ -83,7 +83,7 @@ class Write:
         return write_shard(ScoredShard.from_row(row), self.store, self.options).to_row()
 
 
-def encode_shard(index: int, table: pa.Table, encoder: PairEncoder) -> EncodedShard:
+def encode_shard(index: int, table: pa.Table, encoder: Encoder) -> EncodedShard:
     """Tokenise the good rows of a canonical table; texts end here."""
     good, rejected = split_rejected(table)
     pairs = encoder.encode(good.column("query").to_pylist(), good.column("document").to_pylist())
@@ -146,7 +146,7 @@ def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
 
 
 @lru_cache(maxsize=1)
-def _encoder(options: ScorerOptions) -> PairEncoder:
+def _encoder(options: ScorerOptions) -> Encoder:
     """One per worker process, because loading a tokenizer costs as much as tokenising a thousand pairs."""
     return load_encoder(options)
 

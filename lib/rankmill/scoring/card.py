@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rankmill.scoring.files import Tensor, sha256
+from rankmill.scoring.limits import Limits
 from rankmill.scoring.model_files import ModelFiles
-from rankmill.scoring.options import ScorerOptions
-from rankmill.scoring.template import PairTemplate
-from rankmill.scoring.tokens import ASSEMBLY_VERSION
 
 # where a model was made and with which release does not change what it computes
 _IRRELEVANT_CONFIG = frozenset(
@@ -25,20 +23,27 @@ class ModelCard:
     """A model that passed every check that its files allow."""
 
     model: str
-    """As asked for: `builtin`, hub id or folder."""
+    """As asked for: `builtin`, hub id, folder, `python:module:Class` or URL."""
     revision: str | None
     """Commit hash of a hub id, else None."""
-    folder: Path
-    """Where its files are on this machine."""
+    folder: Path | None
+    """Where its files are on this machine; None for a model without files."""
+    kind: str
+    """How it scores: `cross-encoder`, `language-model`, `late-interaction`, `bi-encoder`, `python` or `http`."""
     family: str
+    """`model_type` of config.json."""
     architecture: str
+    """The class of transformers that reads it."""
     parameters: int
     stored_dtype: str
     """Of most parameters in the file, as safetensors names it (F32, F16, BF16, I8); computed in `precision`."""
     max_length: int
-    """Tokens per pair, special tokens included, as it will be used."""
+    """Tokens per pair, special tokens included, as it will be used (two-sided models: per document)."""
     max_query_tokens: int
-    template: PairTemplate
+    input_format: str
+    """What the model reads, for people: `[CLS] query [SEP] document [SEP], segments 0 and 1`."""
+    pooling: str
+    """What the logit is made from, for people: `first token through the pooler`, `mean of all tokens`, …"""
     activation: str
     """`identity` or `sigmoid`."""
     precision: str
@@ -46,43 +51,68 @@ class ModelCard:
     """64 hexadecimal digits over weights, tokenizer, config, pair format, truncation, precision and activation."""
 
 
-def make_card(files: ModelFiles, options: ScorerOptions) -> ModelCard:
-    """Describe a model; reads the weight files once, to hash them."""
+def make_card(
+    files: ModelFiles,
+    *,
+    kind: str,
+    family: str,
+    architecture: str,
+    limits: Limits,
+    activation: str,
+    precision: str,
+    input_format: str,
+    pooling: str,
+    identity: Mapping[str, Any],
+) -> ModelCard:
+    """Describe a model that has files; reads the weight files once, to hash them.
+
+    Args:
+        files: its folder.
+        kind: see `ModelCard`, as are the next seven.
+        family: `model_type`.
+        architecture: the class of transformers.
+        limits: tokens per pair.
+        activation: `identity` or `sigmoid`.
+        precision: of the body.
+        input_format: for people.
+        pooling: for people.
+        identity: JSON-able; all that decides a logit beyond files, limits, precision and activation: the pair format,
+            a prompt, a version of the assembly.
+    """
     return ModelCard(
         model=files.location.name,
         revision=files.location.revision,
         folder=files.location.folder,
-        family=files.family.name,
-        architecture=files.family.architecture,
+        kind=kind,
+        family=family,
+        architecture=architecture,
         parameters=sum(prod(tensor.shape) for tensor in files.tensors.values()),
         stored_dtype=_main_dtype(files.tensors),
-        max_length=files.limits.max_length,
-        max_query_tokens=files.limits.max_query_tokens,
-        template=files.template,
-        activation=files.activation,
-        precision=options.precision,
-        fingerprint=_fingerprint(files, options.precision),
+        max_length=limits.max_length,
+        max_query_tokens=limits.max_query_tokens,
+        input_format=input_format,
+        pooling=pooling,
+        activation=activation,
+        precision=precision,
+        # everything that decides a logit, and nothing that does not: no folder names, batch sizes, threads or devices
+        fingerprint=digest(
+            {
+                **identity,
+                "kind": kind,
+                "weights": [sha256(path) for path in files.weights],
+                "tokenizer": digest(files.tokenizer_json),
+                "config": digest({key: value for key, value in files.config.items() if key not in _IRRELEVANT_CONFIG}),
+                "max_length": limits.max_length,
+                "max_query_tokens": limits.max_query_tokens,
+                "precision": precision,
+                "activation": activation,
+            }
+        ),
     )
 
 
-def _fingerprint(files: ModelFiles, precision: str) -> str:
-    """Everything that decides a logit, and nothing that does not: no folder names, batch sizes, threads or devices."""
-    return _digest(
-        {
-            "assembly": ASSEMBLY_VERSION,
-            "weights": [sha256(path) for path in files.weights],
-            "tokenizer": _digest(files.tokenizer_json),
-            "config": _digest({key: value for key, value in files.config.items() if key not in _IRRELEVANT_CONFIG}),
-            "template": [*files.template.parts, files.template.segments],
-            "max_length": files.limits.max_length,
-            "max_query_tokens": files.limits.max_query_tokens,
-            "precision": precision,
-            "activation": files.activation,
-        }
-    )
-
-
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """sha256 of a JSON-able value, key order ignored: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -1,14 +1,12 @@
 """What a model's files rule out, one refusal each, in sentences that say what the model is and what to give instead."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rankmill.errors import ModelError
-from rankmill.scoring.families import Family, integer
-from rankmill.scoring.files import Tensor
-from rankmill.scoring.template import PairTemplate
+from rankmill.scoring.numbers import integer
 
 
 def refuse_modules(model: str, folder: Path) -> None:
@@ -56,29 +54,21 @@ def refuse_input_changes(
         )
 
 
-def check_head(model: str, family: Family, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse a body without a head: transformers would make up a random one."""
-    head = tensors.get(family.last_layer)
-    if head is None:
-        raise ModelError(
-            f"The weights of the model {model!r} hold no classification head ({family.last_layer} is missing, although "
-            f"config.json says {family.architecture}): a random one would give random scores."
-        )
-    if head.shape[:1] != (1,):
-        raise ModelError(
-            f"The classification head of the model {model!r} has {head.shape[0] if head.shape else 0} outputs "
-            f"({family.last_layer}); a reranker has exactly 1."
-        )
-
-
 def check_vocabulary(
-    model: str, config: Mapping[str, Any], tokenizer_json: Mapping[str, Any], template: PairTemplate
+    model: str, config: Mapping[str, Any], tokenizer_json: Mapping[str, Any], special: Sequence[int]
 ) -> None:
-    """Refuse a tokenizer that can give ids beyond the model's embeddings: it belongs to another model."""
+    """Refuse a tokenizer that can give ids beyond the model's embeddings: it belongs to another model.
+
+    Args:
+        model: the model's name, for messages.
+        config: config.json.
+        tokenizer_json: tokenizer.json.
+        special: ids that are put around the texts.
+    """
     vocabulary = tokenizer_json["model"].get("vocab", {})
     ids = vocabulary.values() if isinstance(vocabulary, Mapping) else range(len(vocabulary))
     added = [token["id"] for token in tokenizer_json.get("added_tokens", []) if not token.get("special")]
-    largest = max([*ids, *added, *(i for part in template.parts for i in part)])
+    largest = max([*ids, *added, *special])
     embeddings = integer(config, "vocab_size", 0)
     if largest >= embeddings:
         raise ModelError(

@@ -34,7 +34,7 @@ class Snapshot:
     commit: str
 
 
-def fetch(repository: str, revision: str | None, check: Callable[[Path], None]) -> Snapshot:
+def fetch(repository: str, revision: str | None, check: Callable[[Path], object]) -> Snapshot:
     """Bring a model's files into the hub's cache, or find them there.
 
     A commit that is in the cache needs no network; without a network, the cache answers for branches and tags too.

@@ -1,13 +1,10 @@
 """How many tokens of a pair a model reads: what its files allow, and what was asked for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from rankmill.errors import UsageError
-from rankmill.scoring.families import Family, position_limit
 from rankmill.scoring.options import ScorerOptions
-from rankmill.scoring.template import PairTemplate
 
 # transformers writes 1e30 for "no limit"
 _NO_LIMIT = 1_000_000
@@ -27,10 +24,9 @@ def choose_limits(
     model: str,
     options: ScorerOptions,
     *,
-    family: Family,
-    config: Mapping[str, Any],
+    positions: int,
     stated: list[Any],
-    template: PairTemplate,
+    special_tokens: int,
 ) -> Limits:
     """Settle the limits of a model.
 
@@ -40,15 +36,13 @@ def choose_limits(
     Args:
         model: its name, for messages.
         options: what was asked for.
-        family: how its positions count.
-        config: config.json.
+        positions: most tokens that its position embeddings can number.
         stated: what its other files say about the length; anything that is not a sensible number is passed over.
-        template: its pair format.
+        special_tokens: tokens that its pair format takes.
 
     Raises:
         UsageError: what was asked for is more than the model can read, or leaves no room for a document.
     """
-    positions = position_limit(family, config)
     own = min([positions, *(int(limit) for limit in stated if _is_limit(limit))])
     if options.max_length is not None and options.max_length > positions:
         raise UsageError(
@@ -56,17 +50,17 @@ def choose_limits(
             f"positions for; leave it out for the model's own limit of {own}."
         )
     max_length = own if options.max_length is None else options.max_length
-    room = max_length - template.special_tokens
+    room = max_length - special_tokens
     if room < 2:
         raise UsageError(
             f"--max-length {max_length} leaves no room: the pair format of the model {model!r} takes "
-            f"{template.special_tokens} tokens, query and document at least one each. Give at least "
-            f"{template.special_tokens + 2}."
+            f"{special_tokens} tokens, query and document at least one each. Give at least "
+            f"{special_tokens + 2}."
         )
     if options.max_query_tokens is not None and options.max_query_tokens >= room:
         raise UsageError(
             f"--max-query-tokens {options.max_query_tokens} leaves nothing for the document: of {max_length} tokens, "
-            f"{template.special_tokens} are special tokens. Give at most {room - 1}."
+            f"{special_tokens} are special tokens. Give at most {room - 1}."
         )
     return Limits(max_length, options.max_query_tokens or room // 2)
 

@@ -1,14 +1,12 @@
 """From what `--model` says to a folder on this machine."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring import hub
-from rankmill.scoring.checks import refuse_modules
-from rankmill.scoring.families import family_of
-from rankmill.scoring.files import read_json
 from rankmill.scoring.options import ScorerOptions
 
 BUILTIN = "builtin"
@@ -27,10 +25,15 @@ class Location:
     """Commit hash of a hub id; None for `builtin` and folders."""
 
 
-def locate(options: ScorerOptions) -> Location:
+def locate(options: ScorerOptions, check: Callable[[str, Path], object]) -> Location:
     """Find the model's folder; a hub id is fetched into the hub's cache (weights last, after its config was read).
 
     An existing folder wins over a hub id of the same name.
+
+    Args:
+        options: which model.
+        check: called with the model's name and a folder that holds its small files, before gigabytes of weights are
+            fetched; raises for a model that they rule out.
 
     Raises:
         ModelError: no such folder, not a model's name, or a hub id that cannot be fetched.
@@ -59,12 +62,6 @@ def locate(options: ScorerOptions) -> Location:
     if folder.exists():
         raise ModelError(f"The model {name!r} is a file; give the folder that holds config.json and model.safetensors.")
     if _HUB_ID.fullmatch(name) and not name.startswith("."):
-        snapshot = hub.fetch(name, options.revision, check=lambda found: _check_config(name, found))
+        snapshot = hub.fetch(name, options.revision, check=lambda found: check(name, found))
         return Location(name, snapshot.folder, snapshot.commit)
     raise ModelError(f"There is no model folder {name!r}, and it is not a hub id (owner/name) either. {_CHOICES}")
-
-
-def _check_config(name: str, folder: Path) -> None:
-    """Refuse a model that its small files rule out before gigabytes of weights are fetched."""
-    refuse_modules(name, folder)
-    family_of(name, read_json(name, folder / "config.json"))

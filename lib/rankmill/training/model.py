@@ -10,13 +10,14 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
 from rankmill.errors import ModelError
-from rankmill.scoring.int8 import save_int8
+from rankmill.scoring.int8 import is_int8, load_int8, save_int8
 from rankmill.training.pairs import PaddedPairs
 
 # Scores between 0 and 1: the pointwise loss trains sigmoid(logit) towards the (squashed) target.
@@ -36,7 +37,8 @@ _FROZEN = "embeddings.word_embeddings"
 def load_body(body: str, *, dropout: float, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A `...ForSequenceClassification` with one label on top of a body, float32, and the body's tokenizer.
 
-    The new head is drawn with `seed`, so that two runs start from the same weights.
+    A new head is drawn with `seed`, so that two runs start from the same weights. A folder that `write_model` wrote
+    keeps its head, int8 weights included.
 
     Raises:
         ModelError: the folder or hub id cannot be loaded.
@@ -51,9 +53,7 @@ def load_body(body: str, *, dropout: float, seed: int) -> tuple[PreTrainedModel,
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
             if hasattr(config, name):
                 setattr(config, name, dropout)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            body, config=config, dtype=torch.float32, use_safetensors=True
-        )
+        model = _model(body, config)
         tokenizer = AutoTokenizer.from_pretrained(body)
     except (OSError, ValueError) as error:
         raise ModelError(
@@ -62,6 +62,19 @@ def load_body(body: str, *, dropout: float, seed: int) -> tuple[PreTrainedModel,
     finally:
         transformers_logging.set_verbosity(verbosity)
     return model, tokenizer
+
+
+def _model(body: str, config: PreTrainedConfig) -> PreTrainedModel:
+    weights = Path(body) / "model.safetensors"
+    if weights.is_file() and is_int8(weights):
+        build: Any = AutoModelForSequenceClassification
+        model: PreTrainedModel = build.from_config(config, dtype=torch.float32)
+        model.load_state_dict(load_int8(weights))
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(
+            body, config=config, dtype=torch.float32, use_safetensors=True
+        )
+    return model
 
 
 def freeze_word_embeddings(model: PreTrainedModel) -> None:

@@ -15,26 +15,35 @@ from rankmill.scoring.model_files import ModelFiles
 _NAMED_IN_MESSAGES = 5
 
 
-def load_network(files: ModelFiles, precision: str, device: torch.device) -> Any:
-    """Load the classification model, ready for inference.
+def load_network(
+    files: ModelFiles, architecture: str, precision: str, device: torch.device, *, unused: tuple[str, ...] = ()
+) -> Any:
+    """Load a model of transformers, ready for inference.
 
     Weights become float32 whatever the file holds (transformers 5 would keep a float16 file in float16), then the body
     is cast to `precision`. Its hidden states are turned back into float32 where they leave it, so that pooling
     and head are computed in float32: a bfloat16 head has 8 bits for a logit, and distinct documents tie.
 
+    Args:
+        files: the model's folder.
+        architecture: the class of transformers.
+        precision: of the body.
+        device: where to put it.
+        unused: weights that the file may hold and that the class has no use for.
+
     Raises:
         ModelError: a weight is missing, left over or of the wrong shape.
     """
-    model = files.location.name
+    model = files.name
     state = _read_weights(files)
-    for name in files.family.unused:
+    for name in unused:
         state.pop(name, None)
-    architecture: Any = getattr(transformers, files.family.architecture)
+    build: Any = getattr(transformers, architecture)
     try:
         with _quiet():
-            network, report = architecture.from_pretrained(
+            network, report = build.from_pretrained(
                 None,
-                config=architecture.config_class.from_dict(dict(files.config)),
+                config=build.config_class.from_dict(dict(files.config)),
                 state_dict=state,
                 dtype=torch.float32,
                 attn_implementation="sdpa",

@@ -1,14 +1,27 @@
-"""The architectures that can be scored: encoders with a classification head of one label, read from config.json.
+"""Cross-encoders: encoders with a classification head of one label, read from config.json.
 
 An allow-list, not a guess from a name: a model whose pair format, head or positions are not known here would give
 numbers, and they would be wrong.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rankmill.errors import ModelError
+from rankmill.scoring.activation import activation_of
+from rankmill.scoring.card import ModelCard, make_card
+from rankmill.scoring.checks import check_vocabulary, refuse_input_changes
+from rankmill.scoring.files import Tensor
+from rankmill.scoring.limits import Limits, choose_limits
+from rankmill.scoring.model_files import ModelFiles
+from rankmill.scoring.numbers import integer
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.scorer import Scorer
+from rankmill.scoring.template import PairTemplate, read_template
+from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
+from rankmill.scoring.tokens import ASSEMBLY_VERSION, PairEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +126,98 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
     return family
 
 
+@dataclass(frozen=True, slots=True)
+class Classifier:
+    """A cross-encoder whose folder passed every check."""
+
+    files: ModelFiles
+    family: Family
+    template: PairTemplate
+    limits: Limits
+    activation: str
+
+    def card(self, precision: str) -> ModelCard:
+        """Describe it as it would be computed in `precision`."""
+        return make_card(
+            self.files,
+            kind="cross-encoder",
+            family=self.family.name,
+            architecture=self.family.architecture,
+            limits=self.limits,
+            activation=self.activation,
+            precision=precision,
+            input_format=self._input_format(),
+            pooling=_pooling(self.family, self.files.config),
+            identity={"assembly": ASSEMBLY_VERSION, "template": [*self.template.parts, self.template.segments]},
+        )
+
+    def encoder(self) -> PairEncoder:
+        """Load what tokenises."""
+        tokenizer_json = json.dumps(reading_specials_as_text(self.files.tokenizer_json))
+        return PairEncoder(tokenizer_json, self.template, self.limits)
+
+    def load(self, options: ScorerOptions) -> Scorer:
+        """Load the weights."""
+        from rankmill.scoring.engines.torch_padded import load_classifier  # noqa: PLC0415 - torch takes seconds
+        from rankmill.scoring.pair_scorer import PairScorer  # noqa: PLC0415
+
+        engine = load_classifier(self, options)
+        return PairScorer(self.card(options.precision), self.encoder(), engine, options)
+
+    def _input_format(self) -> str:
+        tokenizer = parse_tokenizer(self.files.name, self.files.tokenizer_json)
+        prefix, middle, suffix = (
+            " ".join(tokenizer.id_to_token(i) or str(i) for i in part) for part in self.template.parts
+        )
+        segments = ", segments 0 and 1" if self.template.segments else ""
+        return " ".join(part for part in (prefix, "query", middle, "document", suffix) if part) + segments
+
+
+def read(files: ModelFiles, options: ScorerOptions) -> Classifier:
+    """Check a cross-encoder's files.
+
+    Raises:
+        ModelError: the model cannot be used; the sentence says why and what to do.
+        UsageError: a limit in `options` does not fit the model.
+    """
+    model, config = files.name, files.config
+    family = family_of(model, config)
+    check_head(model, family, files.tensors)
+    refuse_input_changes(model, files.sentence_transformers, files.sentence_bert, files.tokenizer_json)
+    template = _template(files, family)
+    check_vocabulary(model, config, files.tokenizer_json, [i for part in template.parts for i in part])
+    limits = choose_limits(
+        model,
+        options,
+        positions=position_limit(family, config),
+        stated=files.stated_lengths,
+        special_tokens=template.special_tokens,
+    )
+    kept = {name: tensor for name, tensor in files.tensors.items() if name not in family.unused}
+    return Classifier(
+        files=replace(files, tensors=kept),
+        family=family,
+        template=template,
+        limits=limits,
+        activation=activation_of(model, config, files.sentence_transformers),
+    )
+
+
+def check_head(model: str, family: Family, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a body without a head: transformers would make up a random one."""
+    head = tensors.get(family.last_layer)
+    if head is None:
+        raise ModelError(
+            f"The weights of the model {model!r} hold no classification head ({family.last_layer} is missing, although "
+            f"config.json says {family.architecture}): a random one would give random scores."
+        )
+    if head.shape[:1] != (1,):
+        raise ModelError(
+            f"The classification head of the model {model!r} has {head.shape[0] if head.shape else 0} outputs "
+            f"({family.last_layer}); a reranker has exactly 1."
+        )
+
+
 def position_limit(family: Family, config: Mapping[str, Any]) -> int:
     """Most tokens that the model's position embeddings can number.
 
@@ -123,18 +228,6 @@ def position_limit(family: Family, config: Mapping[str, Any]) -> int:
     if family.positions_after_padding:
         positions -= integer(config, "pad_token_id", 1) + 1
     return positions
-
-
-def integer(config: Mapping[str, Any], key: str, default: int) -> int:
-    """A number of config.json, or `default` where it states none.
-
-    Raises:
-        ModelError: it is something else.
-    """
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ModelError(f"config.json says {key} = {value!r}, where a whole number belongs.")
-    return value
 
 
 def _labels(config: Mapping[str, Any]) -> int:
@@ -158,3 +251,22 @@ def _what_it_is(architecture: str) -> str:
             "embeds one text at a time and cannot score a pair."
         )
     return f"has the architecture {architecture}, which has no head that scores a pair."
+
+
+def _template(files: ModelFiles, family: Family) -> PairTemplate:
+    template = read_template(files.name, parse_tokenizer(files.name, files.tokenizer_json))
+    names = files.tokenizer_config.get("model_input_names")
+    handed_out = "token_type_ids" in names if isinstance(names, list) else family.token_types
+    if template.segments and not (
+        handed_out and family.token_types and integer(files.config, "type_vocab_size", 2) > 1
+    ):
+        # ModernBERT's post-processor numbers segments that the model has no embeddings for
+        return PairTemplate(template.prefix, template.middle, template.suffix, segments=False)
+    return template
+
+
+def _pooling(family: Family, config: Mapping[str, Any]) -> str:
+    if family.name == "modernbert":
+        pooled = {"cls": "first token", "mean": "mean of all tokens"}
+        return pooled.get(str(config.get("classifier_pooling", "cls")), "first token")
+    return "first token"

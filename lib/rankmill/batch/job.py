@@ -79,14 +79,7 @@ def prepare(settings: RerankSettings) -> Prepared:
     if already:
         raise UsageError(f"--keep {','.join(already)}: the output has a column of that name already.")
     inspected = scan.inspect(settings.input, settings.columns, settings.keep, settings.document_template)
-    options = ScorerOptions(
-        model=settings.model,
-        revision=settings.revision,
-        max_length=settings.max_length,
-        max_query_tokens=settings.max_query_tokens,
-        batch_tokens=settings.batch_tokens,
-        precision=settings.precision,
-    )
+    options = ScorerOptions.of(settings)
     card = check_model(options)
     store = Store(settings.output)
     record = output.JobRecord(

@@ -29,6 +29,7 @@ from rankmill.scoring.load import load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.settings.bench import BenchSettings
+from rankmill.settings.scorer import ScorerSettings
 
 _VERSIONS = ("rankmill", "torch", "transformers", "ray", "pyarrow")
 
@@ -55,13 +56,7 @@ def run(settings: BenchSettings) -> int:
 def measure(settings: BenchSettings, pairs: pa.Table, folder: Path, console: Console) -> dict[str, Any]:
     """Run both sides, round by round, and collect everything there is to report."""
     threads = cores()
-    options = ScorerOptions(
-        model=settings.model,
-        max_length=settings.max_length,
-        precision=settings.precision,
-        batch_tokens=settings.batch_tokens,
-        threads=threads,
-    )
+    options = ScorerOptions.of(settings, threads=threads)
     scorer = load_scorer(options)
     lengths = scorer.encode(*_texts(pairs)).lengths
     console.print(
@@ -160,8 +155,8 @@ def _bare(scorer: Scorer, pairs: pa.Table) -> Side:
 
 def _job(settings: BenchSettings, source: Path, output: Path) -> dict[str, Any]:
     """Run `rankmill rerank` as a user would, and take its own summary."""
-    flags: list[object] = ["--input", source, "--output", output, "--model", settings.model, "--json", "--quiet"]
-    for name in ("max_length", "precision", "batch_tokens", "workers"):
+    flags: list[object] = ["--input", source, "--output", output, "--json", "--quiet"]
+    for name in (*ScorerSettings.model_fields, "workers"):
         value = getattr(settings, name)
         if value is not None:
             flags += [f"--{name.replace('_', '-')}", value]

@@ -1,8 +1,9 @@
 """What a scorer is asked for: one frozen value, built at the entry point and passed whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from rankmill.errors import UsageError
+from rankmill.settings.scorer import ScorerSettings
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -32,6 +33,12 @@ class ScorerOptions:
     """Of the encoder's body: `float32`, `bfloat16` or `float16` (GPU only). Head and activation are always float32."""
     threads: int | None = None
     """CPU threads of the forward pass; None leaves torch's own choice."""
+
+    @classmethod
+    def of(cls, settings: ScorerSettings, threads: int | None = None) -> "ScorerOptions":
+        """What a command's flags ask for."""
+        shared = {field.name for field in fields(cls)} & set(ScorerSettings.model_fields)
+        return cls(threads=threads, **{name: getattr(settings, name) for name in shared})
 
     def __post_init__(self) -> None:
         """Refuse what no model could fulfil."""

@@ -1,13 +1,11 @@
 """Settings of `rankmill bench`."""
 
-from typing import Literal
-
 from pydantic import Field
 
-from rankmill.settings.load import CommandSettings
+from rankmill.settings.scorer import ScorerSettings
 
 
-class BenchSettings(CommandSettings):
+class BenchSettings(ScorerSettings):
     """Measure this machine: the bare scorer against the whole job on the same pairs, in interleaved rounds.
 
     The bare scorer tokenises and scores in one process with every core. The job is `rankmill rerank`, started as a
@@ -19,10 +17,6 @@ class BenchSettings(CommandSettings):
     pairs: int | None = Field(2000, ge=1, description="use the first N pairs, rounded up to whole queries")
     all_pairs: bool = Field(False, description="use every pair of the input")
     rounds: int = Field(3, ge=1, description="rounds; medians of paired ratios are shown")
-    model: str = Field("builtin", description="builtin, a hub id, or a local folder")
-    max_length: int | None = Field(None, ge=8, description="tokens per pair at most (default: the model's limit)")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the model's body")
-    batch_tokens: int | None = Field(None, ge=1, description="padded tokens per forward pass (default: by device)")
     workers: int | None = Field(None, ge=1, description="scoring workers of the job (default: by machine)")
     grow: int | None = Field(None, ge=2, description="also run the job on N times the pairs and compare its memory")
     as_json: bool = Field(False, alias="json", description="print a machine-readable summary to stdout, last")

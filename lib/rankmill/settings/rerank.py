@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from rankmill.settings.load import CommandSettings
+from rankmill.settings.scorer import ScorerSettings
 
 
 class Columns(BaseModel):
@@ -49,7 +49,7 @@ Workers = Annotated[tuple[int, int], BeforeValidator(_workers)]
 Allowance = Annotated[str, BeforeValidator(_allowance)]
 
 
-class RerankSettings(CommandSettings):
+class RerankSettings(ScorerSettings):
     """Rerank candidates from INPUT with a cross-encoder and write rankings to OUTPUT as Parquet.
 
     INPUT is Parquet or JSONL(.gz): a file, a folder or a glob, local or any fsspec URI. One row per pair
@@ -59,8 +59,6 @@ class RerankSettings(CommandSettings):
 
     input: str = Field(description="file, folder or glob of candidates; local path or URI such as s3://bucket/folder")
     output: str = Field(description="folder for the rankings; local path or URI")
-    model: str = Field("builtin", description="builtin, a hub id such as BAAI/bge-reranker-v2-m3, or a local folder")
-    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     top_k: int | None = Field(None, ge=1, description="keep the best K candidates of each query (default: all)")
     keep: Names = Field((), description="input columns to carry into the output, comma separated")
     shape: Literal["pairs", "nested"] = Field("pairs", description="one row per pair, or one row per query")
@@ -70,10 +68,6 @@ class RerankSettings(CommandSettings):
         None, description="document text from columns in braces (default: '{title} {text}' where there is a title)"
     )
     activation: Literal["model", "raw", "sigmoid"] = Field("model", description="what turns logits into scores")
-    max_length: int | None = Field(None, ge=8, description="tokens per pair at most (default: the model's limit)")
-    max_query_tokens: int | None = Field(None, ge=1, description="tokens of the query at most")
-    precision: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of the model's body")
-    batch_tokens: int | None = Field(None, ge=1, description="padded tokens per forward pass (default: by device)")
     workers: Workers | None = Field(None, description="scoring workers: N, or MIN,MAX to scale (default: by machine)")
     gpus_per_worker: float | None = Field(
         None, ge=0, description="GPUs per worker, fractions allowed (default: 1, or 0)"
@@ -94,13 +88,4 @@ class RerankSettings(CommandSettings):
         if self.workers is not None and not 1 <= self.workers[0] <= self.workers[1]:
             low, high = self.workers
             raise ValueError(f"--workers {low},{high}: the minimum must be at least 1 and at most the maximum.")
-        if (
-            self.max_length is not None
-            and self.max_query_tokens is not None
-            and self.max_query_tokens >= self.max_length
-        ):
-            raise ValueError(
-                f"--max-query-tokens {self.max_query_tokens} leaves no room for a document in --max-length "
-                f"{self.max_length}."
-            )
         return self

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-FAMILIES = ("bert", "electra", "roberta", "xlm-roberta", "modernbert")
+FAMILIES = ("bert", "electra", "roberta", "xlm-roberta", "modernbert", "deberta-v2")
 MAX_LENGTH = 128
 """Tokens per pair that each of these models can read."""
 
@@ -87,6 +87,7 @@ _ARCHITECTURES = {
     "roberta": "RobertaForSequenceClassification",
     "xlm-roberta": "XLMRobertaForSequenceClassification",
     "modernbert": "ModernBertForSequenceClassification",
+    "deberta-v2": "DebertaV2ForSequenceClassification",
 }
 _ROBERTA = {
     "max_position_embeddings": MAX_LENGTH + 2,
@@ -109,6 +110,19 @@ _CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
             "classifier_pooling": "mean",
             # the defaults are ids of the real vocabulary
             **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
+        },
+    ),
+    "deberta-v2": (
+        transformers.DebertaV2Config,
+        {  # as DeBERTa-v3 has it, with fewer buckets than a pair has tokens, so that the logarithm matters
+            "max_position_embeddings": MAX_LENGTH,
+            "type_vocab_size": 0,
+            "position_biased_input": False,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 8,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
         },
     ),
 }
@@ -165,23 +179,33 @@ def _modernbert() -> Any:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.add_special_tokens(["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"])  # behind the vocabulary, not in it
     tokenizer.add_tokens([AddedToken("   ", normalized=True), AddedToken("|||IP_ADDRESS|||", normalized=True)])
-    cls, sep = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
+    return _wrapped_cls_sep(tokenizer, model_input_names=["input_ids", "attention_mask"], model_max_length=8192)
+
+
+def _wrapped_cls_sep(tokenizer: Tokenizer, **settings: Any) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
-        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",  # as in the real one, although the model has no token types
-        special_tokens=[("[CLS]", cls), ("[SEP]", sep)],
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",  # as in the real ones, although their models have no token types
+        special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
     wrap: Any = transformers.PreTrainedTokenizerFast
-    return wrap(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",  # noqa: S106
-        cls_token="[CLS]",  # noqa: S106
-        sep_token="[SEP]",  # noqa: S106
-        pad_token="[PAD]",  # noqa: S106
-        mask_token="[MASK]",  # noqa: S106
-        model_input_names=["input_ids", "attention_mask"],
-        model_max_length=8192,
-    )
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+    return wrap(tokenizer_object=tokenizer, **names, **settings)
+
+
+def _deberta() -> Any:
+    # laid out as the files of DeBERTa-v3 are, with Nmt and NFKC for their 300 kB map that does the same. Wrapped in
+    # the plain class: DebertaV2Tokenizer of transformers 5 makes another normalizer than the file holds.
+    pieces = dict.fromkeys(["[PAD]", "[CLS]", "[SEP]", "[UNK]"], 0.0)
+    pieces |= {"\u2581": -4.0} | dict.fromkeys(_characters(), -6.0)
+    pieces |= {f"\u2581{word}": -7.0 for word in _words()[::2]} | {word[:3]: -8.0 for word in _words() if len(word) > 3}
+    tokenizer = Tokenizer(models.Unigram([*pieces.items()], unk_id=3, byte_fallback=False))
+    spaces = normalizers.Replace(Regex(" {2,}"), " ")
+    steps = [normalizers.Strip(), normalizers.Nmt(), normalizers.NFKC(), spaces]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace()])
+    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"])
+    return _wrapped_cls_sep(tokenizer, model_max_length=512)
 
 
 _TOKENIZERS: dict[str, Callable[[], Any]] = {
@@ -190,4 +214,5 @@ _TOKENIZERS: dict[str, Callable[[], Any]] = {
     "roberta": _roberta,
     "xlm-roberta": _xlm_roberta,
     "modernbert": _modernbert,
+    "deberta-v2": _deberta,
 }

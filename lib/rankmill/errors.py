@@ -63,6 +63,9 @@ class NonFiniteScoreError(RankmillError):
         pairs: positions of the pairs in the call, ascending.
     """
 
+    reason = "non_finite_score"
+    """What a batch job writes beside the rejected rows."""
+
     def __init__(self, message: str, pairs: Sequence[int] = ()) -> None:
         super().__init__(message, tuple(pairs))
 
@@ -73,6 +76,12 @@ class NonFiniteScoreError(RankmillError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class PairTooLargeError(NonFiniteScoreError):
+    """A pair does not fit into memory, not even alone: it has no score either."""
+
+    reason = "out_of_memory"
 
 
 class OutputConflictError(RankmillError):

@@ -67,7 +67,7 @@ def test_company_order_and_budget_do_not_matter(tiny: Mapping[str, Path], family
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
-@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("family", ["bert", "xlm-roberta", "modernbert", "deberta-v2"])
 def test_equal_to_sentence_transformers(tiny: Mapping[str, Path], family: str) -> None:
     cross_encoder: Any = pytest.importorskip("sentence_transformers").CrossEncoder
     queries, texts = all_pairs()

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def test_token_types_start_where_the_document_does(models: Mapping[str, Path], n
         assert types == tokenizer([query], [text])["token_type_ids"][0]
 
 
-@pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "modernbert"])
+@pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "modernbert", "deberta-v2"])
 def test_no_token_types_where_the_model_has_none(tiny: Mapping[str, Path], name: str) -> None:
     assert not encoder_for(tiny[name]).template.segments
 
@@ -219,13 +219,13 @@ def test_tokenizers_that_may_look_across_spaces_read_whole_texts() -> None:
 def test_each_distinct_text_is_tokenised_once(tiny: Mapping[str, Path]) -> None:
     encoder = encoder_for(tiny["bert"])
     seen: list[str] = []
-    inner = encoder._token_ids
+    inner = encoder._tokens
 
-    def counted(texts: list[str]) -> list[Any]:
+    def counted(texts: Sequence[str], needed: int | None, *, spans: bool) -> list[Any]:
         seen.extend(texts)
-        return list(inner(texts))
+        return list(inner(texts, needed, spans=spans))
 
-    encoder._token_ids = counted  # type: ignore[method-assign]
+    encoder._tokens = counted  # type: ignore[method-assign]
     encoder.encode(["q", "q", "r", "t"], ["t", "u", "t", "q"])
     assert sorted(seen) == ["q", "r", "t", "u"]
 

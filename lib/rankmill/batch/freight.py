@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rankmill.types import EncodedPairs
+from rankmill.types import Chunks, EncodedPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,10 @@ class EncodedShard:
 
     index: int
     pairs: pa.Table
-    """Canonical rows without their texts, plus `length`, `document_start` (int32) and `truncated` (bool) per pair."""
+    """Canonical rows without their texts, plus `length`, `document_start` (int32) and `truncated` (bool) per pair.
+
+    Where long documents are read in chunks also `chunks`: a list of structs `length, start, end` (int32; see `Chunks`).
+    """
     rejected: pa.Table
     """Canonical rows that cannot be scored, without their texts."""
     token_ids: NDArray[np.int32]
@@ -33,6 +36,7 @@ class EncodedShard:
             offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             document_starts=self.pairs.column("document_start").to_numpy().astype(np.int32),
             truncated=self.pairs.column("truncated").to_numpy(zero_copy_only=False),
+            chunks=_from_lists(self.pairs.column("chunks")) if "chunks" in self.pairs.column_names else None,
         )
 
     def to_row(self) -> pa.Table:
@@ -65,7 +69,11 @@ class ScoredShard:
 
     index: int
     pairs: pa.Table
-    """As in EncodedShard, plus `logit` (float32, finite)."""
+    """As in EncodedShard, plus `logit` (float32, finite).
+
+    In the place of `chunks`, the characters of the best one: `best_chunk_start` and `best_chunk_end` (int32, null for a
+    document that is not in several chunks).
+    """
     rejected: pa.Table
     scoring_seconds: float
     """Time of the forward passes."""
@@ -90,6 +98,24 @@ class ScoredShard:
             rejected=_from_ipc(row.column("rejected")[0]),
             scoring_seconds=row.column("scoring_seconds")[0].as_py(),
         )
+
+
+def chunk_lists(chunks: Chunks) -> pa.ListArray:
+    """Chunks as a column with a list per pair."""
+    offsets = pa.array(np.append(chunks.starts, len(chunks.lengths)), pa.int32())
+    fields = {"length": chunks.lengths, "start": chunks.spans[:, 0], "end": chunks.spans[:, 1]}
+    columns = [pa.array(np.ascontiguousarray(values), pa.int32()) for values in fields.values()]
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, names=list(fields)))
+
+
+def _from_lists(column: pa.ChunkedArray) -> Chunks:
+    lists = column.combine_chunks()
+    flat = lists.flatten()
+    return Chunks(
+        counts=lists.value_lengths().to_numpy(),
+        lengths=flat.field("length").to_numpy(),
+        spans=np.stack([flat.field("start").to_numpy(), flat.field("end").to_numpy()], axis=1),
+    )
 
 
 def _to_ipc(table: pa.Table) -> bytes:

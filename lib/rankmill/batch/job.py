@@ -97,7 +97,7 @@ def prepare(settings: RerankSettings) -> Prepared:
     )
     output.refuse_foreign(store, record)
     pinned = replace(options, revision=card.revision)
-    if card.revision is None and settings.model != "builtin":
+    if card.folder is not None and card.revision is None and settings.model != "builtin":
         pinned = replace(pinned, model=str(card.folder))  # a relative path may mean something else to a worker
     return Prepared(settings, store, card, pinned, inspected, record)
 
@@ -106,8 +106,11 @@ def description(job: Prepared) -> str:
     """One line on what is going to be done."""
     files, card = job.inspected.files, job.card
     form = "one row per query" if job.inspected.layout.nested else "one row per pair"
+    read = f"{len(files):,} {'file' if len(files) == 1 else 'files'} with {form}"
+    if card.folder is None:
+        return f"{read}; model {card.model}, which does its own tokenising"
     return (
-        f"{len(files):,} {'file' if len(files) == 1 else 'files'} with {form}; model {card.model}: {card.family}, "
+        f"{read}; model {card.model}: {card.family}, "
         f"{card.parameters / 1e6:,.1f} M parameters, {card.max_length} tokens per pair, {card.precision}"
     )
 

@@ -11,7 +11,7 @@ from rankmill import __version__
 from rankmill.batch.freight import ScoredShard
 from rankmill.ranking.rank import Order, codes, rank_pairs, retrieval_ranks
 from rankmill.scoring.activation import activate
-from rankmill.tables.schema import KEEP, Layout
+from rankmill.tables.schema import BEST_CHUNK, KEEP, Layout
 
 REJECTED_COLUMNS = ("source", "row", "query_id", "doc_id", "reason", "detail")
 
@@ -53,6 +53,7 @@ def rankings(shard: ScoredShard, options: PartOptions) -> pa.Table:
             "retrieval_score": scores,
             "retrieval_rank": no_ranks if first_stage is None else _null_where(first_stage, scores),
             "truncated": pairs.column("truncated"),
+            **{name: pairs.column(name) for name in BEST_CHUNK if name in pairs.column_names},
             **{kept.name: pairs.column(KEEP + kept.name) for kept in options.layout.keep},
         }
     ).take(order.rows)

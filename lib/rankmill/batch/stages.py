@@ -14,20 +14,22 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rankmill.batch.freight import EncodedShard, ScoredShard
+from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists
 from rankmill.batch.parts import PartOptions, rankings, rejected_rows, to_parquet
 from rankmill.batch.plan import ReadUnit
 from rankmill.batch.read import Source, read_shards
 from rankmill.batch.receipts import Receipt
 from rankmill.errors import ModelError, NonFiniteScoreError
 from rankmill.ranking.rank import codes
+from rankmill.scoring.chunks import Scored, score
 from rankmill.scoring.load import load_encoder, load_scorer
 from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.storage.store import Store
 from rankmill.tables.canonical import mark, split_rejected
-from rankmill.types import EncodedPairs
+from rankmill.tables.schema import BEST_CHUNK
+from rankmill.types import Chunks, EncodedPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,27 +96,33 @@ def encode_shard(index: int, table: pa.Table, encoder: Encoder) -> EncodedShard:
         ("truncated", pairs.truncated),
     ):
         good = good.append_column(name, pa.array(values))
+    if pairs.chunks is not None:
+        good = good.append_column("chunks", chunk_lists(pairs.chunks))
     return EncodedShard(index, good, rejected.drop_columns(["query", "document"]), pairs.token_ids)
 
 
 def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
-    """Score a shard; pairs whose logit is not finite are rejected, the others do not suffer."""
-    pairs = shard.encoded_pairs()
+    """Score a shard; pairs without a finite logit are rejected with the reason, the others do not suffer."""
+    pairs, table, rejected = shard.encoded_pairs(), shard.pairs, shard.rejected
     started = time.perf_counter()
-    bad: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-    try:
-        logits = scorer.logits(pairs)
-    except NonFiniteScoreError as error:
-        bad = np.array(error.pairs, dtype=np.int64)
-        logits = scorer.logits(without(pairs, bad))
+    scored: Scored | None = None
+    while scored is None:
+        try:
+            scored = score(scorer, pairs)
+        except NonFiniteScoreError as error:
+            if not error.pairs:
+                raise
+            bad = np.zeros(len(pairs), dtype=bool)
+            bad[list(error.pairs)] = True
+            rejected = pa.concat_tables([rejected, _reject(table.filter(bad), rejected.schema, error.reason)])
+            pairs, table = without(pairs, np.flatnonzero(bad)), table.filter(~bad)
     seconds = time.perf_counter() - started
-    table, rejected = shard.pairs, shard.rejected
-    if len(bad):
-        finite = np.ones(len(pairs), dtype=bool)
-        finite[bad] = False
-        rejected = pa.concat_tables([rejected, _reject(table.filter(~finite), rejected.schema)])
-        table = table.filter(finite)
-    return ScoredShard(shard.index, table.append_column("logit", pa.array(logits, pa.float32())), rejected, seconds)
+    if scored.best is not None:
+        table = table.drop_columns("chunks")
+        for column, characters in zip(BEST_CHUNK, scored.best.T, strict=True):
+            table = table.append_column(column, pa.array(characters, pa.int32(), mask=characters < 0))
+    table = table.append_column("logit", pa.array(scored.logits, pa.float32()))
+    return ScoredShard(shard.index, table, rejected, seconds)
 
 
 def write_shard(shard: ScoredShard, store: Store, options: PartOptions) -> Receipt:
@@ -136,12 +144,16 @@ def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
     """The pairs without those at the given positions."""
     kept = np.ones(len(pairs), dtype=bool)
     kept[dropped] = False
-    lengths = pairs.lengths
+    lengths, chunks = pairs.lengths, pairs.chunks
+    if chunks is not None:
+        rows = np.repeat(kept, chunks.counts)
+        chunks = Chunks(chunks.counts[kept], chunks.lengths[rows], chunks.spans[rows])
     return EncodedPairs(
         token_ids=pairs.token_ids[np.repeat(kept, lengths)],
         offsets=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
         document_starts=pairs.document_starts[kept],
         truncated=pairs.truncated[kept],
+        chunks=chunks,
     )
 
 
@@ -151,10 +163,10 @@ def _encoder(options: ScorerOptions) -> Encoder:
     return load_encoder(options)
 
 
-def _reject(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _reject(table: pa.Table, schema: pa.Schema, reason: str) -> pa.Table:
     nothing = pa.nulls(len(table), pa.string())
     rows = table.append_column("reason", nothing).append_column("detail", nothing)
-    return mark(rows, pa.array(np.ones(len(rows), dtype=bool)), "non_finite_score").select(schema.names)
+    return mark(rows, pa.array(np.ones(len(rows), dtype=bool)), reason).select(schema.names)
 
 
 def _receipt(shard: ScoredShard, part: str, body: bytes, options: PartOptions) -> Receipt:

@@ -17,7 +17,7 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One word after `rankmill`."""
+    """What comes after `rankmill`: one word, or two, such as `models inspect`."""
 
     summary: str
     settings: str
@@ -36,6 +36,16 @@ COMMANDS = {
         "rerank candidates in bulk, from Parquet or JSONL to Parquet",
         "rankmill.settings.rerank:RerankSettings",
         "rankmill.cli.rerank:run",
+    ),
+    "score": Command(
+        "score pairs, or rank the documents of one query, in this process",
+        "rankmill.settings.score:ScoreSettings",
+        "rankmill.cli.score:run",
+    ),
+    "models inspect": Command(
+        "say what was understood of a model, and test it",
+        "rankmill.settings.models:InspectSettings",
+        "rankmill.cli.models:inspect",
     ),
     "evaluate": Command(
         "measure rankings against judgements",
@@ -64,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         sys.stdout.write(f"rankmill {__version__}\n")
         return 0
+    if " ".join(words[:2]) in COMMANDS:
+        words[:2] = [" ".join(words[:2])]
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
@@ -104,12 +116,20 @@ def usage() -> str:
     )
 
 
+class _ToStderr(logging.Handler):
+    """Writes to what is standard error by then: whoever runs several commands in one process may replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        sys.stderr.write(f"{self.format(record)}\n")
+
+
 def _log_to_stderr() -> None:
     """Show our own log lines; libraries' loggers keep Python's default, warnings only."""
     logger = logging.getLogger("rankmill")
     logger.setLevel(logging.INFO)
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _ToStderr()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         logger.addHandler(handler)
         logger.propagate = False

@@ -41,7 +41,9 @@ def activate(logits: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     raise ModelError(f"The activation {name!r} is not known; it must be 'identity' or 'sigmoid'.")
 
 
-def activation_of(model: str, config: Mapping[str, Any], sentence_transformers: Mapping[str, Any]) -> str:
+def activation_of(
+    model: str, config: Mapping[str, Any], sentence_transformers: Mapping[str, Any], *, default: str = "sigmoid"
+) -> str:
     """Read the activation from a model's files, in the order in which sentence-transformers' CrossEncoder does.
 
     `config_sentence_transformers.json` (`activation_fn`), then config.json's `sentence_transformers` section
@@ -52,6 +54,7 @@ def activation_of(model: str, config: Mapping[str, Any], sentence_transformers: 
         model: the model's name, for messages.
         config: config.json.
         sentence_transformers: config_sentence_transformers.json, or empty.
+        default: for files that state none.
 
     Returns:
         `identity` or `sigmoid`.
@@ -66,7 +69,7 @@ def activation_of(model: str, config: Mapping[str, Any], sentence_transformers: 
     elif stated is None:
         stated = config.get("sbert_ce_default_activation_function")
     if stated is None:
-        return "sigmoid"
+        return default
     name = _NAMES.get(str(stated))
     if name is None:
         raise ModelError(

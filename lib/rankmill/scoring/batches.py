@@ -31,6 +31,35 @@ def padded(
     return inputs
 
 
+def packed(
+    pairs: EncodedPairs, rows: NDArray[np.int64], *, first_position: int, segments: bool
+) -> dict[str, NDArray[np.int64]]:
+    """The pairs at `rows`, one after the other, without padding.
+
+    Args:
+        pairs: all pairs.
+        rows: positions into them, shape (n,), n >= 1.
+        first_position: position id of every pair's first token.
+        segments: whether `token_type_ids` are wanted.
+
+    Returns:
+        `input_ids`, `position_ids` and maybe `token_type_ids`: int64, shape (total,); `offsets`: shape (n + 1,), where
+        the pairs start and the last one ends.
+    """
+    lengths = pairs.lengths[rows]
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    within = np.arange(int(offsets[-1])) - np.repeat(offsets[:-1], lengths)  # position inside the pair
+    arrays = {
+        "input_ids": pairs.token_ids[_positions(pairs.offsets[rows], lengths)].astype(np.int64),
+        "position_ids": within + first_position,
+        "offsets": offsets,
+    }
+    if segments:
+        arrays["token_type_ids"] = (within >= np.repeat(pairs.document_starts[rows], lengths)).astype(np.int64)
+    return arrays
+
+
 def _positions(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions `starts[i], …, starts[i] + lengths[i] - 1` for every i, one after the other."""
     ends = np.cumsum(lengths)

@@ -10,7 +10,7 @@ from rankmill.scoring.numbers import integer
 
 
 def refuse_modules(model: str, folder: Path) -> None:
-    """Refuse what sentence-transformers adds around the network: a pooling makes a bi-encoder, a dense layer a head."""
+    """Refuse what sentence-transformers adds around a cross-encoder's network, such as a dense layer as its head."""
     path = folder / "modules.json"
     if not path.is_file():
         return
@@ -21,11 +21,6 @@ def refuse_modules(model: str, folder: Path) -> None:
         raise ModelError(f"The modules.json of the model {model!r} cannot be read: {error!r}.") from error
     if types == ["Transformer"]:
         return
-    if "Pooling" in types:
-        raise ModelError(
-            f"The model {model!r} is a bi-encoder (modules.json: {', '.join(types)}): it embeds one text at a time and "
-            "cannot score a pair. Give a cross-encoder, such as cross-encoder/ms-marco-MiniLM-L6-v2 or builtin."
-        )
     raise ModelError(
         f"The model {model!r} adds modules of sentence-transformers to its network ({', '.join(types)} in "
         "modules.json), which this version cannot run; leaving them out would change every score."
@@ -46,11 +41,25 @@ def refuse_input_changes(
             f"The model {model!r} puts the prompt {prompts[name]!r} before its input "
             "(config_sentence_transformers.json), which this version cannot do; without it, every score would differ."
         )
+    refuse_lower_case(model, sentence_bert, tokenizer_json)
+
+
+def refuse_lower_case(model: str, sentence_bert: Mapping[str, Any], tokenizer_json: Mapping[str, Any]) -> None:
+    """Refuse lower case that sentence-transformers makes, where the tokenizer does not make it anyway."""
     lowers = (tokenizer_json.get("normalizer") or {}).get("lowercase", False)
     if sentence_bert.get("do_lower_case") and not lowers:
         raise ModelError(
             f"The model {model!r} wants its input in lower case (do_lower_case in sentence_bert_config.json), but its "
             "tokenizer keeps capitals. Save it with a tokenizer that lowers them."
+        )
+
+
+def refuse_tokenizer_code(model: str, tokenizer_config: Mapping[str, Any]) -> None:
+    """Refuse a tokenizer that is Python code: the tokenizer.json beside it may be another one, or miss a part."""
+    if tokenizer_config.get("auto_map"):
+        raise ModelError(
+            f"The model {model!r} brings its own Python code for its tokenizer (auto_map in tokenizer_config.json), "
+            "which is never run; without it, tokens might differ. Save the model with a tokenizer of transformers."
         )
 
 

@@ -2,6 +2,10 @@
 
 Formats: https://huggingface.co/docs/safetensors (header), and the index that transformers writes beside sharded
 weights (`weight_map`: tensor name -> file name).
+
+Only files directly in the model's folder are read. A symbolic link there is followed, wherever it points to: the hub's
+cache is made of them (`snapshots/COMMIT/config.json -> ../../blobs/HASH`), and whoever can put a link into the folder
+could put the file there as well. What comes out of a file cannot lead anywhere: names in the index are checked.
 """
 
 import hashlib

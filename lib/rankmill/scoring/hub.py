@@ -11,6 +11,9 @@ from pathlib import Path
 from rankmill.errors import ModelError
 
 SMALL_FILES = (
+    "[0-9]_*/config.json",  # what sentence-transformers puts after a network: 1_Pooling, 2_Dense
+    "artifact.metadata",  # of a Stanford ColBERT
+    "chat_template.jinja",
     "config.json",
     "config_sentence_transformers.json",
     "model.safetensors.index.json",
@@ -19,9 +22,9 @@ SMALL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
-WEIGHTS = ("model.safetensors", "model-*.safetensors")
+WEIGHTS = ("model.safetensors", "model-*.safetensors", "[0-9]_*/model.safetensors")
 # "*" in a pattern also matches "/": without this, onnx/ and its like would come along
-_NOT_IN_FOLDERS = ["*/*"]
+_NOT_IN_FOLDERS = ["[!0-9]*/*", "[0-9]_*/*/*"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_SECONDS = 10.0
 

@@ -18,6 +18,22 @@ class Limits:
     """Of the pair, special tokens included."""
     max_query_tokens: int
     """Of the query, whatever the document's length: every candidate of a query meets the same query."""
+    max_document_tokens: int | None = None
+    """Of the document, whether read at once or in chunks; None is no limit of its own."""
+    chunks: bool = False
+    """Whether a document that does not fit is read in overlapping chunks; else its end is cut off."""
+    chunk_overlap: int | None = None
+    """Tokens that neighbouring chunks share; None is a quarter of the document's room."""
+
+    @property
+    def identity(self) -> dict[str, int | str | None]:
+        """What these limits add to a fingerprint beyond the two numbers; nothing where documents are simply cut."""
+        found: dict[str, int | str | None] = {}
+        if self.max_document_tokens is not None:
+            found["max_document_tokens"] = self.max_document_tokens
+        if self.chunks:
+            found |= {"long_documents": "chunk", "chunk_overlap": self.chunk_overlap}
+        return found
 
 
 def choose_limits(
@@ -27,6 +43,7 @@ def choose_limits(
     positions: int,
     stated: list[Any],
     special_tokens: int,
+    chunks: bool = False,
 ) -> Limits:
     """Settle the limits of a model.
 
@@ -39,10 +56,16 @@ def choose_limits(
         positions: most tokens that its position embeddings can number.
         stated: what its other files say about the length; anything that is not a sensible number is passed over.
         special_tokens: tokens that its pair format takes.
+        chunks: whether this kind of model can read a long document in chunks.
 
     Raises:
         UsageError: what was asked for is more than the model can read, or leaves no room for a document.
     """
+    if options.long_documents == "chunk" and not chunks:
+        raise UsageError(
+            f"--long-documents chunk is for cross-encoders, and the model {model!r} is none; leave it out, and "
+            "documents that do not fit are cut."
+        )
     own = min([positions, *(int(limit) for limit in stated if _is_limit(limit))])
     if options.max_length is not None and options.max_length > positions:
         raise UsageError(
@@ -62,7 +85,14 @@ def choose_limits(
             f"--max-query-tokens {options.max_query_tokens} leaves nothing for the document: of {max_length} tokens, "
             f"{special_tokens} are special tokens. Give at most {room - 1}."
         )
-    return Limits(max_length, options.max_query_tokens or room // 2)
+    max_query_tokens = options.max_query_tokens or room // 2
+    overlap, least = options.chunk_overlap, room - max_query_tokens
+    if overlap is not None and overlap >= least:
+        raise UsageError(
+            f"--chunk-overlap {overlap} leaves no step from chunk to chunk: next to a query of {max_query_tokens} "
+            f"tokens, a chunk of a document has {least} of the {max_length} tokens. Give at most {least - 1}."
+        )
+    return Limits(max_length, max_query_tokens, options.max_document_tokens, options.long_documents == "chunk", overlap)
 
 
 def _is_limit(value: Any) -> bool:

@@ -1,7 +1,9 @@
 """The ways in: `check_model` (quick, before any accelerator starts), `load_encoder` and `load_scorer`."""
 
 from rankmill.errors import ModelError
+from rankmill.scoring import custom, remote
 from rankmill.scoring.card import ModelCard
+from rankmill.scoring.engines.choose import concrete
 from rankmill.scoring.families.recognise import recognise
 from rankmill.scoring.locate import locate
 from rankmill.scoring.model import Encoder, Model
@@ -20,6 +22,7 @@ def check_model(options: ScorerOptions) -> ModelCard:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model.
     """
+    options = concrete(options)
     return read_model(options).card(options.precision)
 
 
@@ -40,6 +43,7 @@ def load_scorer(options: ScorerOptions) -> Scorer:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model, or the device is not there.
     """
+    options = concrete(options)
     return read_model(options).load(options)
 
 
@@ -50,9 +54,13 @@ def read_model(options: ScorerOptions) -> Model:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model.
     """
+    if options.model.startswith(custom.PREFIX):
+        return custom.read(options)
+    if remote.is_url(options.model):
+        return remote.read(options)
     try:
-        location = locate(options, recognise)
-        reader = recognise(location.name, location.folder)
+        location = locate(options, lambda name, folder: recognise(name, folder, options))
+        reader = recognise(location.name, location.folder, options)
         return reader(read_files(location), options)
     except OSError as error:
         raise ModelError(f"The files of the model {options.model!r} cannot be read: {error}.") from error

@@ -53,10 +53,8 @@ def locate(options: ScorerOptions, check: Callable[[str, Path], object]) -> Loca
                 "again, or give --model a folder or a hub id."
             )
         return Location(name, folder, None)
-    if name.startswith("python:") or "://" in name:
-        raise ModelError(
-            f"The model {name!r} would be code or a remote endpoint, which this version cannot use. {_CHOICES}"
-        )
+    if "://" in name:
+        raise ModelError(f"The model {name!r} is no http or https address, and others cannot be asked. {_CHOICES}")
     if folder.is_dir():
         return Location(name, folder.resolve(), None)
     if folder.exists():

@@ -1,13 +1,23 @@
 """What all model families read from a folder, without torch and without the weights in memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rankmill.scoring.files import Tensor, read_headers, read_json, read_json_if_any, weight_files
 from rankmill.scoring.locate import Location
 from rankmill.scoring.tokenizer_files import with_config
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a weight lies in files that use other names than transformers does."""
+
+    name: str
+    """In the file."""
+    third: int | None = None
+    """Which third of the rows, for a matrix that joins query, key and value; None for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,9 @@ class ModelFiles:
     """sentence_bert_config.json, or empty."""
     weights: tuple[Path, ...]
     tensors: Mapping[str, Tensor]
-    """What the weight files say they hold."""
+    """What the weight files say they hold, by the names of transformers."""
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    """Name of transformers -> place in the files; empty where they agree."""
 
     @property
     def name(self) -> str:

@@ -1,17 +1,25 @@
 """The scorer of every model that reads query and document together: packs pairs, runs an engine, restores the order."""
 
+import logging
+import platform
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankmill.errors import NonFiniteScoreError
-from rankmill.scoring.card import ModelCard
+from rankmill import __version__
+from rankmill.errors import NonFiniteScoreError, PairTooLargeError
+from rankmill.scoring.card import ModelCard, digest
+from rankmill.scoring.chunks import score
 from rankmill.scoring.engines.engine import Engine
 from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.packing import pack
+from rankmill.scoring.probe import good_budget
 from rankmill.types import EncodedPairs
+
+log = logging.getLogger(__name__)
 
 _NAMED_IN_MESSAGES = 10
 
@@ -28,9 +36,9 @@ class PairScorer:
 
     def __init__(self, card: ModelCard, encoder: Encoder, engine: Engine, options: ScorerOptions) -> None:
         self.card = card
-        self.batch_tokens = options.batch_tokens or engine.batch_tokens
+        self.batch_tokens = _budget(card, engine, options)
         self._encoder = encoder
-        self._engine = engine
+        self.engine = engine
 
     @property
     def fingerprint(self) -> str:
@@ -54,15 +62,58 @@ class PairScorer:
 
         Raises:
             NonFiniteScoreError: naming the pairs whose logit is NaN or infinite.
+            PairTooLargeError: naming the pairs that do not fit into memory.
         """
+        if pairs.chunks is not None:
+            return score(self, pairs).logits
         result = np.zeros(len(pairs), dtype=np.float32)
-        batches = pack(pairs.lengths, self.batch_tokens)
-        if not batches:
-            return result
-        outputs = [self._engine.run(pairs, rows) for rows in batches]
-        result[np.concatenate(batches)] = self._engine.collect(outputs)
+        done, outputs, too_large = self._run(pairs)
+        if done:
+            result[np.concatenate(done)] = self.engine.collect(outputs)
+        if too_large:
+            raise PairTooLargeError(
+                f"{len(too_large)} of {len(pairs)} pairs do not fit into the memory of {self.engine.device}, not even "
+                f"alone: the longest has {int(pairs.lengths[too_large].max()):,} tokens. Lower --max-length.",
+                sorted(too_large),
+            )
         refuse_non_finite(self.card.model, result)
         return result
+
+    def _run(self, pairs: EncodedPairs) -> tuple[list[NDArray[np.int64]], list[Any], list[int]]:
+        """Run every micro-batch; where one does not fit into memory, that one and all after it are made smaller.
+
+        Returns:
+            Rows of each batch that ran, its output, and the rows that do not fit even alone.
+        """
+        lengths = pairs.lengths
+        pending = pack(lengths, self.batch_tokens)[::-1]
+        done: list[NDArray[np.int64]] = []
+        outputs: list[Any] = []
+        too_large: list[int] = []
+        while pending:
+            rows = pending.pop()
+            try:
+                outputs.append(self.engine.run(pairs, rows))
+            except Exception as error:
+                if not self.engine.is_out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    too_large.append(int(rows[0]))
+                    continue
+                self.batch_tokens = int(lengths[rows].max()) * (len(rows) // 2)
+                log.warning("out of memory; going on with %s tokens per batch", f"{self.batch_tokens:,}")
+                left = np.concatenate([rows, *pending[::-1]])
+                pending = [left[part] for part in pack(lengths[left], self.batch_tokens)][::-1]
+            else:
+                done.append(rows)
+        return done, outputs, too_large
+
+
+def _budget(card: ModelCard, engine: Engine, options: ScorerOptions) -> int:
+    if options.batch_tokens == "auto":
+        key = [card.fingerprint, engine.name, engine.device, options.threads, platform.node(), __version__]
+        return good_budget(engine, digest(key), card.max_length)
+    return int(options.batch_tokens or engine.batch_tokens)
 
 
 def refuse_non_finite(model: str, logits: NDArray[np.float32]) -> None:

@@ -31,10 +31,15 @@ _LOCAL_NORMALIZERS = frozenset(
         "StripAccents",
     }
 )
-_SPACE_RUNS = ({"String": " "}, {"Regex": " {2,}"}, {"Regex": " +"}, {"Regex": r"\s+"})
+_SPACE_RUNS = ({"String": " "}, {"Regex": " {2,}"}, {"Regex": " +"}, {"Regex": r"\s+"}, {"Regex": r"\s{2,}|[\n\r\t]"})
 _SPLITTERS = frozenset({"BertPreTokenizer", "Whitespace", "WhitespaceSplit"})
+# Qwen's: white space stays out of the pieces before it, but for line breaks, which join punctuation
+_QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 # A letter, a digit or an ASCII sign before the space: other characters, such as U+200B, may become a space themselves.
-_CUT = re.compile(r"(?<=[!-~\w])[ \t\n]")
+# No sign before a line feed: some tokenizers make one piece of both.
+_CUT = re.compile(r"(?<=[!-~\w])[ \t]|(?<=[0-9A-Za-z])\n")
 
 _CROSSING = re.compile(r"\S\s")
 
@@ -82,4 +87,7 @@ def _splits(pre_tokenizer: Mapping[str, Any]) -> bool:
     if kind == "ByteLevel":
         # GPT-2's expression, in which only white space itself can follow white space inside a piece
         return bool(pre_tokenizer.get("use_regex", True))
+    if kind == "Split":
+        known = pre_tokenizer.get("pattern") == {"Regex": _QWEN_SPLIT}
+        return known and pre_tokenizer.get("behavior") == "Isolated" and not pre_tokenizer.get("invert")
     return kind in _SPLITTERS

@@ -19,6 +19,7 @@ REASONS = {
     "invalid_json": "the line is not a JSON object",
     "wrong_type": "a value has another type than the column",
     "non_finite_score": "the model's logit is NaN or infinite",
+    "out_of_memory": "the pair does not fit into memory, not even alone",
 }
 """Why a row can be rejected; the closed list that `_rejected/` draws from."""
 

@@ -25,7 +25,13 @@ from rankmill.settings.rerank import Columns
 KEEP = "keep:"
 """Prefix of kept columns in the canonical table, so that they clash with nothing."""
 
-OUTPUT_COLUMNS = ("query_id", "doc_id", "rank", "score", "logit", "retrieval_score", "retrieval_rank", "truncated")
+BEST_CHUNK = ("best_chunk_start", "best_chunk_end")
+"""Characters of the document that the best chunk covers: columns of the output with --long-documents chunk."""
+
+OUTPUT_COLUMNS = (
+    *("query_id", "doc_id", "rank", "score", "logit", "retrieval_score", "retrieval_rank", "truncated"),
+    *BEST_CHUNK,
+)
 
 
 @dataclass(frozen=True, slots=True)

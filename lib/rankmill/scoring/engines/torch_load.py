@@ -16,7 +16,14 @@ _NAMED_IN_MESSAGES = 5
 
 
 def load_network(
-    files: ModelFiles, architecture: str, precision: str, device: torch.device, *, unused: tuple[str, ...] = ()
+    files: ModelFiles,
+    architecture: str,
+    precision: str,
+    device: torch.device,
+    *,
+    unused: tuple[str, ...] = (),
+    attention: str = "sdpa",
+    arguments: Mapping[str, Any] | None = None,
 ) -> Any:
     """Load a model of transformers, ready for inference.
 
@@ -30,6 +37,8 @@ def load_network(
         precision: of the body.
         device: where to put it.
         unused: weights that the file may hold and that the class has no use for.
+        attention: what the class computes it with, as transformers names it: `sdpa`, or `eager` for one without.
+        arguments: what the class is built with beyond its config, such as `{"add_pooling_layer": False}`.
 
     Raises:
         ModelError: a weight is missing, left over or of the wrong shape.
@@ -40,22 +49,23 @@ def load_network(
         state.pop(name, None)
     build: Any = getattr(transformers, architecture)
     try:
-        with _quiet():
+        with quiet():
             network, report = build.from_pretrained(
                 None,
                 config=build.config_class.from_dict(dict(files.config)),
                 state_dict=state,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                attn_implementation=attention,
                 ignore_mismatched_sizes=True,  # reported below, with the names
                 output_loading_info=True,
+                **(arguments or {}),
             )
     except Exception as error:
         # whatever a config.json can get wrong: heads that do not divide the hidden size, an unknown hidden_act, …
         raise ModelError(
             f"transformers cannot build the model {model!r} from its config.json: {type(error).__name__}: {error}"
         ) from error
-    _refuse_differences(model, report)
+    refuse_differences(model, report)
     network = network.eval().requires_grad_(requires_grad=False)
     return _cast_body(network, getattr(torch, precision)).to(device)
 
@@ -64,10 +74,24 @@ def _read_weights(files: ModelFiles) -> dict[str, torch.Tensor]:
     state: dict[str, torch.Tensor] = {}
     for path in files.weights:
         state.update(load_int8(path) if is_int8(path) else load_file(path))
-    return state
+    if not files.sources:
+        return state
+    return {name: _take(state[source.name], source.third) for name, source in files.sources.items()}
 
 
-def _refuse_differences(model: str, report: Mapping[str, Any]) -> None:
+def _take(tensor: torch.Tensor, third: int | None) -> torch.Tensor:
+    if third is None:
+        return tensor
+    rows = len(tensor) // 3
+    return tensor[third * rows : (third + 1) * rows]
+
+
+def refuse_differences(model: str, report: Mapping[str, Any]) -> None:
+    """Refuse weights that do not fit, from the loading report of transformers.
+
+    Raises:
+        ModelError: naming those that are missing, left over or of the wrong shape.
+    """
     problems = [
         _listed("missing", sorted(report["missing_keys"])),
         _listed("not part of the architecture", sorted(report["unexpected_keys"])),
@@ -101,7 +125,10 @@ def _cast_body(network: Any, precision: torch.dtype) -> Any:
     pooler = getattr(body, "pooler", None)
     for child in body.children():
         if child is not pooler:
-            child.to(precision)
+            # not child.to(): buffers stay, because rotary frequencies in bfloat16 would be off by radians at position
+            # 1,000
+            for parameter in child.parameters():
+                parameter.data = parameter.data.to(precision)
 
     def widen_output(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state.float()
@@ -117,7 +144,7 @@ def _cast_body(network: Any, precision: torch.dtype) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' progress bar and load report off stderr; what they would say is raised as an error."""
     logging: Any = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,20 +1,16 @@
 """The torch engine: padded micro-batches through transformers' own model code."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rankmill.errors import UsageError
 from rankmill.scoring.batches import padded
-from rankmill.scoring.engines.torch_load import load_network
+from rankmill.scoring.engines.choose import Machine, choose, this_machine
 from rankmill.scoring.options import ScorerOptions
 from rankmill.types import EncodedPairs
-
-if TYPE_CHECKING:
-    from rankmill.scoring.families.classifier import Classifier
 
 # Activations of a batch should stay in the CPU's cache: on two cores, 1,024 to 2,048 tokens were the fastest. A GPU
 # wants its multiprocessors filled instead.
@@ -22,18 +18,17 @@ _BATCH_TOKENS = {"cpu": 2_048, "cuda": 65_536}
 
 
 def choose_device(options: ScorerOptions) -> torch.device:
-    """Resolve `auto`, and refuse what this machine lacks.
+    """The device for a model that only torch can run.
 
     Raises:
-        UsageError: no GPU for `cuda`, or float16 on a CPU.
+        UsageError: it is not there, or the engine asked for is another one.
     """
-    there = torch.cuda.is_available()
-    if options.device == "cuda" and not there:
-        raise UsageError("--device cuda was given, but torch sees no GPU here; use --device auto or cpu.")
-    device = "cuda" if there and options.device != "cpu" else "cpu"
-    if device == "cpu" and options.precision == "float16":
-        raise UsageError("--precision float16 needs a GPU; on a CPU use bfloat16 or float32.")
-    return torch.device(device)
+    return torch.device(choose(options, torch_machine(), parameters=0, convertible=False).device)
+
+
+def torch_machine() -> Machine:
+    """What this machine has, as torch sees it: a build for CPUs has no use for a GPU."""
+    return replace(this_machine(), gpus=torch.cuda.device_count())
 
 
 def use_threads(options: ScorerOptions) -> None:
@@ -86,23 +81,3 @@ class TorchPadded:
         tensor = torch.from_numpy(array)
         on_gpu = self.device == "cuda"
         return tensor.pin_memory().to(self._torch_device, non_blocking=True) if on_gpu else tensor
-
-
-def load_classifier(model: "Classifier", options: ScorerOptions) -> TorchPadded:
-    """Load a cross-encoder's weights.
-
-    Raises:
-        ModelError: the weights do not fit the architecture.
-        UsageError: the device is not there.
-    """
-    use_threads(options)
-    device = choose_device(options)
-    family = model.family
-    network = load_network(model.files, family.architecture, options.precision, device, unused=family.unused)
-    padding: int | None = network.config.pad_token_id
-
-    def logits(**inputs: Any) -> torch.Tensor:
-        found: torch.Tensor = network(**inputs).logits[:, 0]
-        return found.float()
-
-    return TorchPadded(logits, device, pad_id=0 if padding is None else padding, segments=model.template.segments)

@@ -12,7 +12,7 @@ from typing import Any
 from rankmill.errors import ModelError
 from rankmill.scoring.activation import activation_of
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_input_changes
+from rankmill.scoring.checks import check_vocabulary, refuse_input_changes, refuse_tokenizer_code
 from rankmill.scoring.files import Tensor
 from rankmill.scoring.limits import Limits, choose_limits
 from rankmill.scoring.model_files import ModelFiles
@@ -40,6 +40,8 @@ class Family:
     """The model takes token_type_ids, and its tokenizers hand them out."""
     unused: tuple[str, ...] = ()
     """Weights that some checkpoints hold and that cannot influence the logit."""
+    attention: str = "sdpa"
+    """What transformers offers for it: `sdpa`, or `eager` where the class knows nothing faster (DeBERTa)."""
 
 
 # `position_ids` was saved as a buffer by transformers < 4.31: a constant 0, 1, 2, … that the code now makes itself.
@@ -81,8 +83,20 @@ FAMILIES = (
         unused=_ROBERTA_UNUSED,
     ),
     Family("modernbert", "ModernBertForSequenceClassification", "classifier.weight"),
+    # Relative positions, so that a pair could be of any length; `max_position_embeddings` is what it was trained on.
+    Family(
+        "deberta-v2",
+        "DebertaV2ForSequenceClassification",
+        "classifier.weight",
+        token_types=True,
+        unused=("deberta.embeddings.position_ids",),
+        attention="eager",
+    ),
 )
-_SUPPORTED = "BERT, ELECTRA, RoBERTa, XLM-RoBERTa and ModernBERT with a classification head of one label"
+_SUPPORTED = (
+    "BERT, ELECTRA, RoBERTa, XLM-RoBERTa, ModernBERT and DeBERTa-v2 with a classification head of one label, and the "
+    "language models Qwen3-Reranker, bge-reranker-v2-gemma and mxbai-rerank-v2"
+)
 
 
 def family_of(model: str, config: Mapping[str, Any]) -> Family:
@@ -101,8 +115,9 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
     family = next((f for f in FAMILIES if f.architecture == architecture), None)
     if config.get("auto_map"):
         raise ModelError(
-            f"The model {model!r} brings its own Python code (auto_map in config.json), which is never run. "
-            f"Usable are {_SUPPORTED}, in their transformers form."
+            f"The model {model!r} brings its own Python code (auto_map in config.json), which is not run. "
+            f"Usable are {_SUPPORTED}, in their transformers form; or, where you have read that code, a folder that "
+            "holds it, with --trust-remote-code."
         )
     if family is None:
         raise ModelError(f"The model {model!r} {_what_it_is(architecture)} Usable are {_SUPPORTED}.")
@@ -148,7 +163,8 @@ class Classifier:
             precision=precision,
             input_format=self._input_format(),
             pooling=_pooling(self.family, self.files.config),
-            identity={"assembly": ASSEMBLY_VERSION, "template": [*self.template.parts, self.template.segments]},
+            identity={"assembly": ASSEMBLY_VERSION, "template": [*self.template.parts, self.template.segments]}
+            | self.limits.identity,
         )
 
     def encoder(self) -> PairEncoder:
@@ -158,7 +174,7 @@ class Classifier:
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""
-        from rankmill.scoring.engines.torch_padded import load_classifier  # noqa: PLC0415 - torch takes seconds
+        from rankmill.scoring.engines.load import load_classifier  # noqa: PLC0415 - torch takes seconds
         from rankmill.scoring.pair_scorer import PairScorer  # noqa: PLC0415
 
         engine = load_classifier(self, options)
@@ -184,6 +200,7 @@ def read(files: ModelFiles, options: ScorerOptions) -> Classifier:
     family = family_of(model, config)
     check_head(model, family, files.tensors)
     refuse_input_changes(model, files.sentence_transformers, files.sentence_bert, files.tokenizer_json)
+    refuse_tokenizer_code(model, files.tokenizer_config)
     template = _template(files, family)
     check_vocabulary(model, config, files.tokenizer_json, [i for part in template.parts for i in part])
     limits = choose_limits(
@@ -192,6 +209,7 @@ def read(files: ModelFiles, options: ScorerOptions) -> Classifier:
         positions=position_limit(family, config),
         stated=files.stated_lengths,
         special_tokens=template.special_tokens,
+        chunks=True,
     )
     kept = {name: tensor for name, tensor in files.tensors.items() if name not in family.unused}
     return Classifier(

@@ -1,34 +1,68 @@
 """Which kind of model a folder holds, from its small files alone: called before a hub model's weights are fetched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.checks import refuse_modules
-from rankmill.scoring.families import classifier
-from rankmill.scoring.files import read_json
+from rankmill.scoring.families import bi_encoder, causal, classifier, jina, late_interaction, own_code
+from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.model import Model
 from rankmill.scoring.model_files import ModelFiles
+from rankmill.scoring.modules import read_modules
 from rankmill.scoring.options import ScorerOptions
 
 Reader = Callable[[ModelFiles, ScorerOptions], Model]
 
 
-def recognise(model: str, folder: Path) -> Reader:
+def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
     """Choose what reads a model.
 
     Args:
         model: its name, for messages.
         folder: with config.json and the other small files; the weights need not be there.
+        options: what was asked for.
 
     Raises:
         ModelError: nothing here can run it; the sentence says what it is.
+        UsageError: an option does not fit the kind of model.
     """
     if not any(folder.iterdir()):
         raise ModelError(
             f"The model folder {model!r} is empty; it must hold config.json, model.safetensors and tokenizer.json."
         )
     config = read_json(model, folder / "config.json")
+    # models that embed come first: many are built on networks that other kinds are built on as well
+    embedding = _embedding(model, folder, config)
+    if embedding is not None:
+        causal.refuse_prompt_options(model, options)
+        return embedding
+    if causal.is_language_model(model, folder, config):
+        causal.check(model, folder, config, options)
+        return causal.read
+    causal.refuse_prompt_options(model, options)
     refuse_modules(model, folder)
+    if jina.is_jina(config):
+        jina.check(model, config)
+        return jina.read
+    if options.trust_remote_code and own_code.brings_code(config):
+        own_code.check(model, folder, config)
+        return own_code.read
     classifier.family_of(model, config)
     return classifier.read
+
+
+def _embedding(model: str, folder: Path, config: Mapping[str, Any]) -> Reader | None:
+    """What reads a model that embeds query and document apart from each other; None for any other model."""
+    if late_interaction.is_stanford(config):
+        late_interaction.check_stanford(model, folder, config)
+        return late_interaction.read_stanford
+    modules = read_modules(model, folder)
+    if late_interaction.is_pylate(modules, read_json_if_any(model, folder / "config_sentence_transformers.json")):
+        late_interaction.check_pylate(model, config, modules)
+        return late_interaction.read_pylate
+    if bi_encoder.is_bi_encoder(modules):
+        bi_encoder.check(model, config, modules)
+        return bi_encoder.read
+    return None

@@ -1,0 +1,167 @@
+"""The scorer of models that read query and document apart: embeds each distinct sequence once, then compares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankmill.scoring.card import ModelCard
+from rankmill.scoring.model import Encoder
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.packing import pack
+from rankmill.scoring.pair_scorer import refuse_non_finite
+from rankmill.types import EncodedPairs
+
+T = TypeVar("T")
+
+
+class EmbeddingEngine(Protocol):
+    """Embeds sequences on one device, and compares what it embedded. Sequences travel as pairs without a document."""
+
+    @property
+    def name(self) -> str:
+        """`torch`."""
+
+    @property
+    def device(self) -> str:
+        """`cpu` or `cuda`."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """A good budget of tokens per micro-batch, padding included, where none was asked for."""
+
+    def embed(self, sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Any:
+        """Embed the sequences at `rows`; may return before the device is done."""
+
+    def join(self, embedded: Sequence[Any]) -> Any:
+        """What one call of `embed` would have returned for the sequences of all of them."""
+
+    def compare(self, queries: Any, documents: Any, which: NDArray[np.int64], where: NDArray[np.int64]) -> Any:
+        """Score query `which[i]` with document `where[i]`, for every i; may return before the device is done."""
+
+    def collect(self, scores: Sequence[Any]) -> NDArray[np.float32]:
+        """Wait for what `compare` returned and join it: float32, in the order of the calls."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an exception says that the micro-batch was too large."""
+
+
+class EmbeddingScorer:
+    """Scores pairs by embeddings of their two sides.
+
+    Queries are embedded first and kept. Documents follow in micro-batches, each compared with all its queries and
+    dropped: token vectors of a whole shard would be a gigabyte.
+
+    Args:
+        card: what the model is.
+        encoder: what makes sequences of texts.
+        engine: its forward pass and its comparison.
+        options: the batch size, where one was asked for.
+    """
+
+    def __init__(self, card: ModelCard, encoder: Encoder, engine: EmbeddingEngine, options: ScorerOptions) -> None:
+        self.card = card
+        self.batch_tokens = options.batch_tokens or engine.batch_tokens
+        self._encoder = encoder
+        self._engine = engine
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal logits, up to the rounding of the device."""
+        return self.card.fingerprint
+
+    @property
+    def activation(self) -> str:
+        """Always `identity`: the logit is the similarity."""
+        return self.card.activation
+
+    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
+        """Tokenise pairs `(queries[i], texts[i])`; see `SidedEncoder.encode`."""
+        return self._encoder.encode(queries, texts)
+
+    def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
+        """Embed and compare.
+
+        Returns:
+            Float32, shape (n,), input order. Empty in, empty out.
+
+        Raises:
+            NonFiniteScoreError: naming the pairs whose similarity is NaN or infinite.
+        """
+        result = np.zeros(len(pairs), dtype=np.float32)
+        if not len(pairs):
+            return result
+        engine, budget = self._engine, self.batch_tokens
+        middles = pairs.offsets[:-1] + pairs.document_starts
+        queries = _distinct(pairs.token_ids, pairs.offsets[:-1], middles)
+        documents = _distinct(pairs.token_ids, middles, pairs.offsets[1:])
+
+        batches = pack(queries.sequences.lengths, budget)
+        parts = [
+            part
+            for rows in batches
+            for part in self._shrinking(rows, lambda rows: engine.embed(queries.sequences, rows, queries=True))
+        ]
+        embedded = engine.join(parts)
+        place = np.empty(len(queries.sequences), dtype=np.int64)  # of each query in `embedded`
+        place[np.concatenate(batches)] = np.arange(len(place))
+
+        by_document = np.argsort(documents.index, kind="stable")  # pairs, document after document
+        counts = np.bincount(documents.index, minlength=len(documents.sequences))
+        firsts = np.cumsum(counts) - counts
+
+        def score(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Any]:
+            found = np.concatenate([by_document[firsts[row] : firsts[row] + counts[row]] for row in rows])
+            where = np.repeat(np.arange(len(rows)), counts[rows])
+            vectors = engine.embed(documents.sequences, rows, queries=False)
+            return found, engine.compare(embedded, vectors, place[queries.index[found]], where)
+
+        scored = [part for rows in pack(documents.sequences.lengths, budget) for part in self._shrinking(rows, score)]
+        result[np.concatenate([found for found, _ in scored])] = engine.collect([scores for _, scores in scored])
+        refuse_non_finite(self.card.model, result)
+        return result
+
+    def _shrinking(self, rows: NDArray[np.int64], run: Callable[[NDArray[np.int64]], T]) -> list[T]:
+        """Run a micro-batch; one that the device has no room for is halved, until it is a single sequence."""
+        try:
+            return [run(rows)]
+        except Exception as error:
+            if len(rows) == 1 or not self._engine.is_out_of_memory(error):
+                raise
+        # after the handler, which would keep the failed batch's tensors alive
+        half = len(rows) // 2
+        return self._shrinking(rows[:half], run) + self._shrinking(rows[half:], run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Distinct:
+    """Equal sequences made one."""
+
+    sequences: EncodedPairs
+    """Each distinct one, in order of first appearance; as pairs without a document."""
+    index: NDArray[np.int64]
+    """Shape (n,): which of them each pair has."""
+
+
+def _distinct(token_ids: NDArray[np.int32], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> _Distinct:
+    places: dict[bytes, int] = {}
+    first: list[int] = []
+    index = np.zeros(len(starts), dtype=np.int64)
+    for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        key = token_ids[start:end].tobytes()
+        place = places.setdefault(key, len(first))
+        if place == len(first):
+            first.append(i)
+        index[i] = place
+    lengths = (ends - starts)[first]
+    offsets = np.zeros(len(first) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    sequences = EncodedPairs(
+        token_ids=np.concatenate([token_ids[starts[i] : ends[i]] for i in first]),
+        offsets=offsets,
+        document_starts=lengths.astype(np.int32),
+        truncated=np.zeros(len(first), dtype=np.bool_),
+    )
+    return _Distinct(sequences, index)

@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_builtin_model_passes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "inspect", "builtin", "--precision", "float32", "--json"]) == 0
+    assert main(["models", "inspect", "builtin", "--engine", "torch", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {check["name"]: check["outcome"] for check in found["self_test"]} == {
         "known scores": "passed",  # new weights need new ones, in `self_test.PINNED`
@@ -87,8 +87,8 @@ def test_scores_that_depend_on_the_batch_are_found(
 
 
 def test_a_known_score_that_is_missed_is_found() -> None:
-    card = check_model(ScorerOptions(precision="float32"))
-    other = load_scorer(ScorerOptions(precision="float32"))
+    card = check_model(ScorerOptions(engine="torch", precision="float32"))
+    other = load_scorer(ScorerOptions(engine="torch", precision="float32"))
 
     class Shifted:
         fingerprint, activation, encode = "shifted", "identity", staticmethod(other.encode)

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub.utils._paths import filter_repo_objects
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from rankmill.errors import ModelError, UsageError
+from rankmill.errors import ModelError, PairTooLargeError, UsageError
+from rankmill.scoring import hub
 from rankmill.scoring.embedding_scorer import EmbeddingScorer
 from rankmill.scoring.load import check_model, load_encoder, load_scorer
 from rankmill.scoring.options import ScorerOptions
@@ -101,7 +103,7 @@ def test_the_real_all_minilm_l6_v2() -> None:
 
 def test_equal_to_the_definition(folder: Path) -> None:
     """Mean of the hidden states, cosine: by transformers alone, one text at a time, nothing padded."""
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     network: Any = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     network.eval()
 
@@ -109,7 +111,7 @@ def test_equal_to_the_definition(folder: Path) -> None:
         with torch.no_grad():
             hidden = network(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
         mean: torch.Tensor = hidden.mean(dim=0)
-        return mean / mean.norm()
+        return torch.nn.functional.normalize(mean, dim=0)
 
     queries, texts = all_pairs()
     expected = [float(embed(query) @ embed(text)) for query, text in zip(queries, texts, strict=True)]
@@ -132,13 +134,13 @@ def test_the_batch_does_not_matter(folder: Path, budget: int) -> None:
 def test_each_distinct_text_is_embedded_once(folder: Path) -> None:
     scorer = load(folder)
     seen: list[tuple[bool, int]] = []
-    inner = scorer._engine.embed
+    inner = scorer.engine.embed
 
     def counted(sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Any:
         seen.append((queries, len(rows)))
         return inner(sequences, rows, queries=queries)
 
-    scorer._engine.embed = counted  # type: ignore[method-assign]
+    scorer.engine.embed = counted  # type: ignore[method-assign]
     scorer.logits(scorer.encode(["q", "q", "r", "q"], ["a", "b", "a", "a"]))
     assert sum(rows for queries, rows in seen if queries) == 2
     assert sum(rows for queries, rows in seen if not queries) == 2
@@ -147,7 +149,7 @@ def test_each_distinct_text_is_embedded_once(folder: Path) -> None:
 def test_a_batch_that_does_not_fit_is_halved(folder: Path) -> None:
     queries, texts = all_pairs()
     scorer = load(folder, batch_tokens=100_000)
-    inner, sizes = scorer._engine.embed, []
+    inner, sizes = scorer.engine.embed, []
 
     def small(sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Any:
         sizes.append(len(rows))
@@ -155,17 +157,28 @@ def test_a_batch_that_does_not_fit_is_halved(folder: Path) -> None:
             raise torch.OutOfMemoryError("no room")
         return inner(sequences, rows, queries=queries)
 
-    scorer._engine.embed = small  # type: ignore[method-assign]
+    scorer.engine.embed = small  # type: ignore[method-assign]
     found = scorer.logits(scorer.encode(queries, texts))
     np.testing.assert_allclose(found, score(folder, queries, texts), atol=1e-6)
     assert max(sizes) > 2
 
-    def never(_sequences: EncodedPairs, _rows: NDArray[np.int64], *, queries: bool) -> Any:
-        raise torch.OutOfMemoryError(f"no room, {queries}")
 
-    scorer._engine.embed = never  # type: ignore[method-assign]
-    with pytest.raises(torch.OutOfMemoryError):
-        scorer.logits(scorer.encode(["q"], ["t"]))
+@pytest.mark.parametrize("side", ["query", "document"])
+def test_a_text_that_does_not_fit_alone_names_its_pairs(folder: Path, side: str) -> None:
+    scorer = load(folder)
+    inner = scorer.engine.embed
+
+    def small(sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Any:
+        if queries == (side == "query") and sequences.lengths[rows].max() > 20:
+            raise torch.OutOfMemoryError("no room")
+        return inner(sequences, rows, queries=queries)
+
+    scorer.engine.embed = small  # type: ignore[method-assign]
+    sides = [["a", "x " * 40, "b", "x " * 40, "c"], ["d"] * 5]
+    queries, texts = sides if side == "query" else sides[::-1]
+    with pytest.raises(PairTooLargeError, match=r"2 of 5 pairs do not fit .* Lower --max-length") as caught:
+        scorer.logits(scorer.encode(queries, texts))
+    assert caught.value.pairs == (1, 3)
 
 
 def test_nothing_in_nothing_out(folder: Path) -> None:
@@ -173,6 +186,23 @@ def test_nothing_in_nothing_out(folder: Path) -> None:
     found = scorer.logits(scorer.encode([], []))
     assert found.shape == (0,)
     assert found.dtype == np.float32
+
+
+def test_what_is_fetched_of_a_hub_repository() -> None:
+    files = [
+        *("config.json", "modules.json", "model.safetensors", "artifact.metadata", "tokenizer.json"),
+        *("1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "2_Dense/pytorch_model.bin"),
+        *(
+            "onnx/config.json",
+            "onnx/model.safetensors",
+            "1_Dense/onnx/model.safetensors",
+            "evil.py",
+            "model-x/y.safetensors",
+        ),
+    ]
+    wanted = [*hub.SMALL_FILES, *hub.WEIGHTS]
+    found = filter_repo_objects(files, allow_patterns=wanted, ignore_patterns=hub._NOT_IN_FOLDERS)
+    assert set(found) == {*files[:8]}
 
 
 PROMPTS: dict[str, tuple[dict[str, str], tuple[str, str]]] = {
@@ -299,17 +329,12 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "activation": lambda f: edit_json(
         f / "2_Dense" / "config.json", activation_function="torch.nn.modules.activation.ReLU"
     ),
-    "layer": lambda f: shutil.copy(other_dense(f), f / "2_Dense" / "model.safetensors") and None,
+    "layer": lambda f: change_layer(f / "2_Dense" / "model.safetensors"),
 }
 
 
-def other_dense(folder: Path) -> Path:
-    other = save_bi_encoder(folder.parent / "other", dense=12)
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    state = {name: tensor + 1 for name, tensor in load_file(other / "2_Dense" / "model.safetensors").items()}
-    save_file(state, other / "2_Dense" / "model.safetensors")
-    return other / "2_Dense" / "model.safetensors"
+def change_layer(path: Path) -> None:
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -344,10 +369,13 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"special token '\[SEP\]' in its prompt",
     ),
     "prompt outside of the pooling": (
-        lambda f: (
-            edit_json(f / "1_Pooling" / "config.json", include_prompt=False),
-            edit_json(f / "config_sentence_transformers.json", prompts={"query": "q: "}),
-        ),
+        lambda f: [
+            path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+            for path, change in (
+                (f / "1_Pooling" / "config.json", {"include_prompt": False}),
+                (f / "config_sentence_transformers.json", {"prompts": {"query": "q: "}}),
+            )
+        ],
         "leaves its prompt out of the pooling",
     ),
     "remote code": (lambda f: edit_json(f / "config.json", auto_map={"AutoModel": "x.Y"}), "own Python code .auto_map"),

@@ -53,7 +53,7 @@ def llms(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 
 def options_for(folder: Path, **options: Any) -> ScorerOptions:
-    return ScorerOptions(model=str(folder), **options)
+    return ScorerOptions(model=str(folder), **{"precision": "float32", **options})
 
 
 def encoder_for(folder: Path, **options: Any) -> PromptEncoder:

@@ -64,7 +64,7 @@ class Definition:
     """ColBERT as its paper and the two projects' files define it: one text at a time, with transformers alone."""
 
     def __init__(self, folder: Path) -> None:
-        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
+        self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
         state = load_file(folder / "model.safetensors")
         stanford = (folder / "artifact.metadata").is_file()
         config = json.loads((folder / "config.json").read_text())
@@ -124,7 +124,7 @@ class Definition:
             if residual:
                 found = found + (values @ weights["residual.weight"].T if "residual.weight" in weights else values)
             values = found
-        return values / values.norm(dim=1, keepdim=True)
+        return torch.nn.functional.normalize(values, dim=1)
 
 
 def auto_config(config: Mapping[str, Any]) -> Any:
@@ -171,13 +171,13 @@ def test_the_batch_does_not_matter(folder: Path, budget: int, monkeypatch: pytes
 def test_each_distinct_text_is_embedded_once_and_documents_are_dropped(folder: Path) -> None:
     scorer = load(folder, batch_tokens=40)  # a document of 40 tokens at a time
     seen: list[tuple[bool, int]] = []
-    inner = scorer._engine.embed
+    inner = scorer.engine.embed
 
     def counted(sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Any:
         seen.append((queries, len(rows)))
         return inner(sequences, rows, queries=queries)
 
-    scorer._engine.embed = counted  # type: ignore[method-assign]
+    scorer.engine.embed = counted  # type: ignore[method-assign]
     texts = ["x " * 50, "y " * 50, "x " * 50, "x " * 50]
     scorer.logits(scorer.encode(["q", "q", "r", "q"], texts))
     assert sum(rows for queries, rows in seen if queries) == 2
@@ -185,7 +185,7 @@ def test_each_distinct_text_is_embedded_once_and_documents_are_dropped(folder: P
 
 
 def test_the_sequences(folder: Path) -> None:
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     names = ("[unused0]", "[unused1]") if (folder / "artifact.metadata").is_file() else ("[Q] ", "[D] ")
     query_marker, document_marker = (tokenizer.get_vocab()[name] for name in names)
     cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
@@ -244,7 +244,7 @@ def test_a_card(folder: Path) -> None:
 
 
 def test_parameters_count_the_projection(tmp_path: Path) -> None:
-    counts = []
+    counts: list[int] = []
     for name, width in (("narrow", 8), ("wide", 9)):
         for save in (save_stanford, lambda folder, width: save_pylate(folder, widths=(width,))):
             folder = tmp_path / f"{name}{len(counts)}"

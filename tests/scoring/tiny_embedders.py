@@ -25,7 +25,7 @@ _CONFIGS: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "num_hidden_layers": 4,
             "global_attn_every_n_layers": 3,
-            "local_attention": 40,  # or the last mask tokens of a short query, which see only its text, would see nothing
+            "local_attention": 40,  # or a short query's last mask tokens, which see only its text, would see nothing
             **dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
         },
     ),
@@ -44,7 +44,7 @@ _DENSE = "sentence_transformers.models.Dense"
 def save_body(folder: Path, family: str = "bert", seed: int = 0, markers: Sequence[str] = ()) -> Any:
     """Write a network without a head, with a tokenizer; returns the network."""
     save_tiny_model(folder, _TOKENIZERS.get(family, family), seed)
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     if markers:
         tokenizer.add_tokens(list(markers))
         tokenizer.save_pretrained(folder)
@@ -62,7 +62,8 @@ def save_body(folder: Path, family: str = "bert", seed: int = 0, markers: Sequen
     config = config_class(**{**common, **settings})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network: Any = transformers.AutoModel.from_config(config)
+        auto: Any = transformers.AutoModel
+        network = auto.from_config(config)
     network.eval().save_pretrained(folder)
     return network
 

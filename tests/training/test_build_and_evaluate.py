@@ -61,7 +61,6 @@ def test_a_collection_is_measured_after_training(tmp_path: Path, tiny_body: Path
         steps=1,
         evaluate=[collection],
         max_length=32,
-        evaluate_max_length=64,
     )
     figure = train(settings).figures[0]
     assert (figure.name, figure.queries, figure.pairs) == ("tiny", 3, 18)

@@ -1,52 +1,44 @@
-"""Pair assembly and micro-batches."""
+"""Training sees the tokens that the scorer will see: the same assembly, at every length that a step draws."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
-from transformers import AutoTokenizer
 
-from rankmill.training.packing import pack_by_length
-from rankmill.training.pairs import PairEncoder
+from rankmill.scoring.load import load_encoder
+from rankmill.scoring.options import ScorerOptions
+from rankmill.training.lists import Candidate, TrainingList
+from rankmill.training.model import load_body, served, write_model
+from rankmill.training.pairs import ListPairs
+from tests.tiny_models import CORPUS, MAX_LENGTH, save_tiny_model
 
-
-@pytest.fixture(scope="module")
-def encoder(tiny_body: Path) -> PairEncoder:
-    return PairEncoder(AutoTokenizer.from_pretrained(tiny_body))
-
-
-def test_a_pair_is_what_the_tokenizer_itself_makes(tiny_body: Path, encoder: PairEncoder) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_body)
-    query, document = encoder.tokens(["red apple", "the cow sees a red moon"])
-    ids, start = encoder.pair(query, document, 64)
-    assert ids[1 : 1 + len(query)] == tokenizer("red apple", add_special_tokens=False)["input_ids"]
-    assert (ids[0], ids[start - 1], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.sep_token_id)
-    assert ids[start:-1] == document
+LONG = " ".join(CORPUS)
+LISTS = [
+    TrainingList("short", "sort a list", (Candidate("a", CORPUS[0]), Candidate("b", ""), Candidate("c", LONG))),
+    TrainingList("long", LONG, (Candidate("a", "water"), Candidate("b", LONG))),
+    TrainingList("odd", "[SEP] </s> münchen 狐狸", (Candidate("a", "[CLS] <s> fox"), Candidate("b", CORPUS[4]))),
+]
 
 
-@pytest.mark.parametrize(
-    ("query", "document", "limit"), [(3, 50, 20), (50, 3, 20), (50, 50, 21), (2, 2, 20), (3, 0, 16)]
-)
-def test_the_document_gives_way_first_and_the_query_keeps_half(
-    encoder: PairEncoder, query: int, document: int, limit: int
-) -> None:
-    ids, start = encoder.pair([7] * query, [9] * document, limit)
-    assert len(ids) <= limit
-    assert len(ids) == min(limit, query + document + 3) or query > (limit - 3) // 2
-    assert start - 2 == (query if query + document + 3 <= limit else min(query, (limit - 3) // 2))
+@pytest.fixture(params=["bert", "roberta", "modernbert"])
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_padding_is_masked_and_token_types_mark_the_document(encoder: PairEncoder) -> None:
-    batch = encoder.pad([encoder.pair([7], [9, 9], 16), encoder.pair([7, 7], [9, 9, 9, 9], 16)], torch.device("cpu"))
-    assert batch.input_ids.shape == (2, 9)
-    assert batch.attention_mask.sum(1).tolist() == [6, 9]
-    assert batch.token_type_ids.sum(1).tolist() == [3, 5]
-
-
-def test_micro_batches_hold_everything_once_within_the_budget() -> None:
-    lengths = [5, 90, 17, 17, 300, 1, 64, 2]
-    batches = pack_by_length(lengths, 128)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    assert all(max(lengths[i] for i in batch) * len(batch) <= 128 or len(batch) == 1 for batch in batches)
-    assert batches[0] == [4]
-    assert pack_by_length([], 128) == []
+def test_a_step_has_the_tokens_that_the_scorer_makes_of_the_same_texts(tmp_path: Path, family: str) -> None:
+    body = save_tiny_model(tmp_path / "body", family)
+    model, tokenizer = load_body(str(body), dropout=0.0, seed=0)
+    pairs = ListPairs(served(model, tokenizer, MAX_LENGTH), LISTS)
+    write_model(model, tokenizer, tmp_path / "model", int8=False)
+    for length in (8, 9, 16, 33, 64, MAX_LENGTH):
+        for chosen in ([0, 1, 2], [2], [1, 0]):
+            encoder = load_encoder(ScorerOptions(model=str(tmp_path / "model"), max_length=length))
+            lists = [LISTS[i] for i in chosen]
+            found = pairs.of(chosen, length)
+            wanted = encoder.encode(
+                [item.query for item in lists for _ in item.candidates],
+                [candidate.text for item in lists for candidate in item.candidates],
+            )
+            for name in ("token_ids", "offsets", "document_starts", "truncated"):
+                assert np.array_equal(getattr(found, name), getattr(wanted, name)), (length, chosen, name)
+            assert int(found.lengths.max()) <= length

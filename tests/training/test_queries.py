@@ -62,7 +62,7 @@ def test_the_first_sentence_of_a_docstring_reads_like_a_question(first: str, wan
 
 def test_parameters_are_asked_about() -> None:
     rng = np.random.default_rng(0)
-    made = [from_docstring("pkg.read_table", "Read a table from a file.", ("use_threads",), rng) for _ in range(60)]
+    made = [from_docstring("pkg.read_table", "Read a table from a file.", ("set_up_torch",), rng) for _ in range(60)]
     asked = [item.text for item in made if item.kind == "parameter"]
     assert asked
-    assert all("use_threads" in text and ("read table" in text or "read_table" in text) for text in asked)
+    assert all("set_up_torch" in text and ("read table" in text or "read_table" in text) for text in asked)

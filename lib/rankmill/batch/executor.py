@@ -1,6 +1,6 @@
 """The seam between the job and whatever runs it: Ray Data in earnest (`pipeline`), or this process (`InProcess`)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -24,10 +24,10 @@ class Executor(Protocol):
     def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
         """Run `function` over `items`; yields results as they come, in any order. Errors come as they were raised."""
 
-    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
+    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
         """Run every unit of `encode` through encode, score and write; yields each shard's receipt once it is committed.
 
-        Errors come as they were raised.
+        Errors come as they were raised. Closing the generator ends the work.
         """
 
 
@@ -41,7 +41,7 @@ class InProcess:
         """Run `function` over `items`, in order."""
         return map(function, items)
 
-    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
+    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
         """Run every unit; a shard is read when the one before it is committed."""
         score = Score(scorer, write.options.fingerprint)
         for number in range(len(encode.units)):

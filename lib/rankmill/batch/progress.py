@@ -1,6 +1,7 @@
 """What the user sees while a job runs: a live display on a terminal, a line every ten seconds in a log."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +76,8 @@ def watching(work: Work, before: Totals, *, quiet: bool) -> Iterator[Report]:
         with _live(console, work, before) as report:
             yield report
     else:
-        yield _logged(work, before)
+        with _logged(work, before) as report:
+            yield report
 
 
 @contextmanager
@@ -100,17 +102,32 @@ def _live(console: Console, work: Work, before: Totals) -> Iterator[Report]:
         yield report
 
 
-def _logged(work: Work, before: Totals) -> Report:
-    started = last = time.monotonic()
+@contextmanager
+def _logged(work: Work, before: Totals) -> Iterator[Report]:
+    """A line every ten seconds, whether or not a shard was finished meanwhile: silence looks like a hang."""
+    started = time.monotonic()
+    latest = before
+    over = threading.Event()
+
+    def tell() -> None:
+        _log.info("%s", line(work, latest, pace(work, before, latest, time.monotonic() - started)))
+
+    def tick() -> None:
+        while not over.wait(LOG_SECONDS):
+            tell()
 
     def report(now: Totals) -> None:
-        nonlocal last
-        moment = time.monotonic()
-        if moment - last >= LOG_SECONDS or now.shards == work.shards:
-            last = moment
-            _log.info("%s", line(work, now, pace(work, before, now, moment - started)))
+        nonlocal latest
+        latest = now
 
-    return report
+    ticker = threading.Thread(target=tick, name="progress", daemon=True)
+    ticker.start()
+    try:
+        yield report
+    finally:
+        over.set()
+        ticker.join()
+        tell()
 
 
 def _left(speed: Pace) -> str:

@@ -25,7 +25,8 @@ from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.overlap import Pair
 from rankmill.scoring.reranker import Reranker
 from rankmill.settings.score import ScoreSettings
-from rankmill.tables.trec import open_text, storage_errors
+from rankmill.tables.errors import storage_errors
+from rankmill.tables.trec import open_text
 
 _log = logging.getLogger("rankmill")
 _STDIN = "-"

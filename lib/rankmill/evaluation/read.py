@@ -15,7 +15,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill.errors import InputError
-from rankmill.tables.trec import Problems, open_text, read_run, storage_errors
+from rankmill.tables.errors import storage_errors
+from rankmill.tables.locate import format_of, list_files, open_input
+from rankmill.tables.trec import Problems, open_text, read_run
 
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _TREC_COLUMNS = 4
@@ -121,12 +123,14 @@ _TYPES = {
 
 def _read_parquet(uri: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
     """The named columns of one or many Parquet files, cast to `_TYPES`, in the order of the file names."""
-    filesystem, paths = _parquet_files(uri)
+    paths = [file.uri for file in list_files(uri) if format_of(file.uri) == "parquet"]
+    if not paths:
+        raise InputError(f"{uri} holds no Parquet files.")
     tables = []
     problems: list[str] = []
     for path in paths:
         try:
-            with storage_errors(path), filesystem.open(path, "rb") as handle:
+            with storage_errors(path), open_input(path) as handle:
                 file = pq.ParquetFile(handle)
                 names = _names(file.schema_arrow)
                 if missing := [name for name in required if name not in names]:
@@ -135,8 +139,8 @@ def _read_parquet(uri: str, required: Sequence[str], optional: Sequence[str] = (
                 wanted = [*required, *(name for name in optional if name in names)]
                 table = _read_columns(file, wanted)
                 tables.append(_cast(table, wanted, path, problems))
-        except pa.ArrowInvalid as error:
-            problems.append(f"{path}: not a readable Parquet file ({error})")
+        except InputError as error:
+            problems.append(str(error))
     if problems:
         raise InputError(f"{uri} cannot be used.", problems[:20])
     shared = [name for name in tables[0].column_names if all(name in table.column_names for table in tables)]
@@ -195,42 +199,11 @@ def _missing_column(name: str, names: Sequence[str]) -> str:
 
 def _is_parquet(uri: str) -> bool:
     """By name, and by looking: folders and globs hold Parquet, text files are named otherwise."""
-    if uri.endswith((".parquet", ".pq", "/")) or "*" in uri:
+    if uri.endswith("/") or "*" in uri or format_of(uri) == "parquet":
         return True
-    filesystem, path = _file_system(uri)
-    with storage_errors(uri):
-        return bool(filesystem.isdir(path))
-
-
-def _file_system(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:  # an unknown protocol, or its package is not installed
         raise InputError(f"{uri} cannot be opened: {error}") from error
-    return filesystem, str(path)
-
-
-def _parquet_files(uri: str) -> tuple[fsspec.AbstractFileSystem, list[str]]:
-    """File system and sorted paths; in folders and globs, names that begin with `_` or `.` are not data."""
-    filesystem, path = _file_system(uri)
     with storage_errors(uri):
-        is_folder = "*" not in path and filesystem.isdir(path)
-        if "*" in path:
-            files = _data_files(filesystem.glob(path), root=path.partition("*")[0].rpartition("/")[0])
-        elif is_folder:
-            files = _data_files(filesystem.find(path), root=path)
-        else:
-            files = [path] if filesystem.exists(path) else []
-    if not files:
-        what = "holds no Parquet files" if "*" in path or is_folder else "does not exist"
-        raise InputError(f"{uri} {what}.")
-    return filesystem, files
-
-
-def _data_files(found: Sequence[str], root: str) -> list[str]:
-    return sorted(
-        file
-        for file in found
-        if file.endswith((".parquet", ".pq"))
-        and not any(part.startswith(("_", ".")) for part in file.removeprefix(root).strip("/").split("/"))
-    )
+        return bool(filesystem.isdir(path))

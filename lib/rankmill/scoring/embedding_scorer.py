@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rankmill.errors import PairTooLargeError
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
@@ -63,9 +64,10 @@ class EmbeddingScorer:
 
     def __init__(self, card: ModelCard, encoder: Encoder, engine: EmbeddingEngine, options: ScorerOptions) -> None:
         self.card = card
-        self.batch_tokens = options.batch_tokens or engine.batch_tokens
+        # `auto` is the engine's own: the probe runs pairs, not two sides
+        self.batch_tokens = options.batch_tokens if isinstance(options.batch_tokens, int) else engine.batch_tokens
         self._encoder = encoder
-        self._engine = engine
+        self.engine = engine
 
     @property
     def fingerprint(self) -> str:
@@ -89,21 +91,22 @@ class EmbeddingScorer:
 
         Raises:
             NonFiniteScoreError: naming the pairs whose similarity is NaN or infinite.
+            PairTooLargeError: naming the pairs with a side that does not fit into memory, not even alone.
         """
         result = np.zeros(len(pairs), dtype=np.float32)
         if not len(pairs):
             return result
-        engine, budget = self._engine, self.batch_tokens
+        engine, budget = self.engine, self.batch_tokens
         middles = pairs.offsets[:-1] + pairs.document_starts
         queries = _distinct(pairs.token_ids, pairs.offsets[:-1], middles)
         documents = _distinct(pairs.token_ids, middles, pairs.offsets[1:])
 
+        def embed(rows: NDArray[np.int64]) -> Any:
+            return engine.embed(queries.sequences, rows, queries=True)
+
         batches = pack(queries.sequences.lengths, budget)
-        parts = [
-            part
-            for rows in batches
-            for part in self._shrinking(rows, lambda rows: engine.embed(queries.sequences, rows, queries=True))
-        ]
+        parts, too_large = self._run(batches, embed)
+        self._refuse(pairs, np.flatnonzero(np.isin(queries.index, too_large)))
         embedded = engine.join(parts)
         place = np.empty(len(queries.sequences), dtype=np.int64)  # of each query in `embedded`
         place[np.concatenate(batches)] = np.arange(len(place))
@@ -118,21 +121,43 @@ class EmbeddingScorer:
             vectors = engine.embed(documents.sequences, rows, queries=False)
             return found, engine.compare(embedded, vectors, place[queries.index[found]], where)
 
-        scored = [part for rows in pack(documents.sequences.lengths, budget) for part in self._shrinking(rows, score)]
+        scored, too_large = self._run(pack(documents.sequences.lengths, budget), score)
+        self._refuse(pairs, np.flatnonzero(np.isin(documents.index, too_large)))
         result[np.concatenate([found for found, _ in scored])] = engine.collect([scores for _, scores in scored])
         refuse_non_finite(self.card.model, result)
         return result
 
-    def _shrinking(self, rows: NDArray[np.int64], run: Callable[[NDArray[np.int64]], T]) -> list[T]:
-        """Run a micro-batch; one that the device has no room for is halved, until it is a single sequence."""
-        try:
-            return [run(rows)]
-        except Exception as error:
-            if len(rows) == 1 or not self._engine.is_out_of_memory(error):
-                raise
-        # after the handler, which would keep the failed batch's tensors alive
-        half = len(rows) // 2
-        return self._shrinking(rows[:half], run) + self._shrinking(rows[half:], run)
+    def _run(
+        self, batches: Sequence[NDArray[np.int64]], run: Callable[[NDArray[np.int64]], T]
+    ) -> tuple[list[T], list[int]]:
+        """Run micro-batches in order; one that the device has no room for is halved, and its halves in turn.
+
+        Returns:
+            What `run` returned, still in order, and the sequences that do not fit even alone.
+        """
+        pending = list(batches)[::-1]
+        found: list[T] = []
+        too_large: list[int] = []
+        while pending:
+            rows = pending.pop()
+            try:
+                found.append(run(rows))
+            except Exception as error:
+                if not self.engine.is_out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    too_large.append(int(rows[0]))
+                    continue
+                pending += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+        return found, too_large
+
+    def _refuse(self, pairs: EncodedPairs, too_large: NDArray[np.int64]) -> None:
+        if len(too_large):
+            raise PairTooLargeError(
+                f"{len(too_large)} of {len(pairs)} pairs do not fit into the memory of {self.engine.device}, not even "
+                f"alone: the longest has {int(pairs.lengths[too_large].max()):,} tokens. Lower --max-length.",
+                too_large.tolist(),
+            )
 
 
 @dataclass(frozen=True, slots=True)

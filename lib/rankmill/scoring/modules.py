@@ -166,7 +166,10 @@ def check_widths(model: str, width: int, layers: Sequence[Dense]) -> int:
 
 
 def prompts_of(model: str, sentence_transformers: Mapping[str, Any]) -> tuple[str, str]:
-    """What goes before queries and before documents, as `encode_query` and `encode_document` have it.
+    """What goes before queries and before documents, in the order that `encode_document` documents.
+
+    sentence-transformers 6.2 itself puts an empty prompt `document` where a file states none, which then hides the
+    file's `passage`; here, a prompt that is empty is not there.
 
     Args:
         model: the model's name, for messages.

@@ -51,6 +51,8 @@ class ScorerOptions:
     precision: str = "auto"
     """Of the encoder's body: `float32`, `bfloat16` or `float16` (GPU only); `auto` is float32 on a CPU, bfloat16 on a
     GPU. Head and activation are always float32."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time; slower on a GPU."""
     threads: int | None = None
     """CPU threads of the forward pass; None leaves torch's own choice."""
 

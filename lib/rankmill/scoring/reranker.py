@@ -201,6 +201,7 @@ def load(
     device: str = "auto",
     engine: str = "auto",
     precision: str = "auto",
+    deterministic: bool = False,
     threads: int | None = None,
 ) -> Reranker:
     """Load a model.
@@ -221,6 +222,7 @@ def load(
         device: `auto`, `cpu` or `cuda`.
         engine: `auto`, `torch` or `openvino`.
         precision: of the model's body.
+        deterministic: the same call gives the same bits on the same machine.
         threads: of the CPU.
 
     Raises:
@@ -242,6 +244,7 @@ def load(
         device=device,
         engine=engine,
         precision=precision,
+        deterministic=deterministic,
         threads=threads,
     )
     if activation not in {"model", *_ACTIVATIONS}:

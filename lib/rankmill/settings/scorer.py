@@ -32,6 +32,7 @@ class ScorerSettings(CommandSettings):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="of the model's body; auto: float32 on a CPU, bfloat16 on a GPU"
     )
+    deterministic: bool = Field(False, description="the same input gives the same bits on the same machine")
     batch_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         None, description="padded tokens per forward pass, or auto to measure (default: by device)"
     )

@@ -62,10 +62,9 @@ class TrainSettings(CommandSettings):
     )
 
     evaluate: list[Path] = Field(
-        default=[], description="Collections in BEIR layout with a run.*.trec, reranked at the end."
+        default=[],
+        description="Collections in BEIR layout with a run.*.trec, reranked at the end as jobs/measure.py would.",
     )
-    evaluate_max_length: int = Field(default=512, ge=16, description="Most tokens per pair in the evaluation.")
-    evaluate_bf16: bool = Field(default=False, description="bfloat16 autocast in the evaluation too.")
     as_json: bool = Field(default=False, alias="json", description="Print the summary as JSON on stdout, last.")
 
     @model_validator(mode="after")

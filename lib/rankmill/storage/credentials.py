@@ -1,13 +1,14 @@
-"""Where S3 credentials and the endpoint come from: one chain for the driver, the workers, inputs and outputs.
+"""Who signs for S3, and where it is: one chain for the driver, the workers, inputs and outputs.
 
 The chain is botocore's (environment, profile, SSO, container and instance roles), the one s3fs uses for inputs, so both
-sides of a job sign with the same identity. Nothing secret is ever put into a URI, a manifest or a Ray argument: every
-process resolves its own.
+sides of a job sign with the same identity, for the same region, at the same endpoint. Nothing secret is ever put into a
+URI, a manifest or a Ray argument: every process resolves its own.
 """
 
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import botocore.session
@@ -16,10 +17,30 @@ from botocore.credentials import Credentials, RefreshableCredentials
 _REFRESH = timedelta(minutes=10)  # how often short-lived keys are asked for again; roles last at least 15 minutes
 
 
-def s3_over_plain_http() -> bool:
-    """Whether the configured endpoint is plain http (a server on loopback, mostly); anything else must be https."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    return endpoint.startswith("http://")
+def s3_options() -> dict[str, Any]:
+    """Arguments of obstore's `S3Store`: region, endpoint (plain http only where it says so) and credentials."""
+    region, endpoint = _place(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+    return {
+        "region": region,
+        "endpoint": endpoint,
+        "client_options": {"allow_http": endpoint.startswith("http://")},
+        "credential_provider": s3_credentials(),
+    }
+
+
+@lru_cache(maxsize=1)
+def _place(environment: tuple[tuple[str, str], ...]) -> tuple[str, str]:  # noqa: ARG001 - what the answer depends on
+    """Region and endpoint; remembered, because a client takes a third of a second and every write task opens a store.
+
+    Args:
+        environment: the variables that botocore reads.
+    """
+    session = botocore.session.get_session()
+    region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+    client = session.create_client("s3", region_name=region)  # the public way to ask for a profile's endpoint
+    endpoint: str = client.meta.endpoint_url
+    client.close()
+    return region, endpoint
 
 
 def s3_credentials() -> Callable[[], Any] | None:

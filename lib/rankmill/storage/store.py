@@ -1,13 +1,15 @@
 """One folder of an object store or a local disk, with the one atomic primitive everything durable is built on.
 
-`create` is put-if-absent: of any number of writers exactly one wins, and a reader sees the whole body or nothing.
-obstore gives it one meaning everywhere: `If-None-Match: *` on S3 and GCS, `link(2)` of a finished temporary file on
-local disks. It was chosen over boto3 and s3fs because it reports "already exists" as an exception of its own on every
-store (s3fs raises a bare EINVAL on Ceph), never repeats a conditional PUT blindly after a reset, and retries truncated
-bodies.
+`create` is put-if-absent: of any number of writers exactly one wins, and a reader sees the whole body or nothing. On
+object stores that is `If-None-Match: *`, which obstore speaks: it was chosen over boto3 and s3fs because it reports
+"already exists" as an exception of its own on every store (s3fs raises a bare EINVAL on Ceph), never repeats a
+conditional PUT blindly after a reset, and retries truncated bodies. On local disks it is `link(2)` of a finished file,
+staged in a folder that readers skip; obstore would stage it beside the parts, where a killed writer leaves half of it.
 """
 
+import os
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -19,7 +21,10 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedEr
 from obstore.store import AzureStore, GCSStore, LocalStore, S3Store
 
 from rankmill.errors import StorageError, UsageError
-from rankmill.storage.credentials import s3_credentials, s3_over_plain_http
+from rankmill.storage.credentials import s3_options
+
+STAGING = "_rankmill/staging"
+"""Where files of a local folder are written before they are linked into place; killed writers leave some behind."""
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://(.*)$", re.IGNORECASE)
 
@@ -47,6 +52,8 @@ class Store:
     def create(self, key: str, body: bytes) -> bool:
         """Write `body` under `key` unless something is there. Returns whether this call wrote it."""
         with self._explained("write", key):
+            if isinstance(self._folder, LocalStore):
+                return _link(self._folder.prefix, key, body)
             try:
                 obstore.put(self._folder, key, body, mode="create", use_multipart=False)
             except AlreadyExistsError:
@@ -101,12 +108,7 @@ class Store:
         if not bucket:
             raise UsageError(f"{self.uri} names no bucket; write {scheme}://BUCKET/FOLDER.")
         if scheme in {"s3", "s3a"}:
-            return S3Store(
-                bucket,
-                prefix=prefix or None,
-                client_options={"allow_http": s3_over_plain_http()},
-                credential_provider=s3_credentials(),
-            )
+            return S3Store(bucket, prefix=prefix or None, **s3_options())
         if scheme in {"gs", "gcs"}:
             return GCSStore(bucket, prefix=prefix or None)
         if scheme in {"az", "abfs", "abfss"}:
@@ -123,6 +125,21 @@ class Store:
             if "NoSuchBucket" in str(error):
                 raise StorageError(f"There is no such bucket: {self.uri}. Create it, or correct the URI.") from error
             raise StorageError(f"Could not {verb} {self.join(key)}: {_first_line(error)}") from error
+
+
+def _link(folder: Path, key: str, body: bytes) -> bool:
+    """Create a local file unless there is one: `link(2)` refuses to replace what is there."""
+    target, staged = folder / key, folder / STAGING / uuid.uuid4().hex
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        staged.write_bytes(body)
+        os.link(staged, target)
+    except FileExistsError:
+        return False
+    finally:
+        staged.unlink(missing_ok=True)
+    return True
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,9 +3,12 @@
 Nothing is dropped here: a row that cannot be scored keeps its place, with a reason.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rankmill.tables.schema import KEEP, Layout, TemplatePart
 
@@ -14,7 +17,7 @@ REASONS = {
     "null_query": "the query text is null",
     "null_doc_id": "the document id is null",
     "null_text": "the document text is null",
-    "null_candidates": "the list of candidates is null",
+    "no_candidates": "the list of candidates is null or empty",
     "invalid_unicode": "the text is not valid Unicode (UTF-8)",
     "invalid_json": "the line is not a JSON object",
     "wrong_type": "a value has another type than the column",
@@ -24,31 +27,40 @@ REASONS = {
 """Why a row can be rejected; the closed list that `_rejected/` draws from."""
 
 
+Problem = tuple[str, str] | None
+"""Why a row cannot be scored: one of `REASONS` and a sentence."""
+
+
+def pairs_of(candidates: pa.Array) -> NDArray[np.int64]:
+    """Pairs that each list of candidates makes; a null or empty one makes one, so that its query leaves a trace."""
+    lengths = pc.fill_null(pc.list_value_length(candidates), 0).to_numpy(zero_copy_only=False)
+    return np.maximum(lengths.astype(np.int64), 1)
+
+
 def from_batch(batch: pa.RecordBatch, layout: Layout, source: int, first_row: int) -> pa.Table:
     """Bring a batch of an input file into canonical form.
 
     Args:
-        batch: consecutive rows of one file, with at least the columns the layout names.
+        batch: consecutive rows of one file, with at least the columns the layout names but for optional ones.
         layout: how to read it.
         source: index of the file.
         first_row: row number, in the file, of the batch's first row.
     """
-    rows = pa.array(np.arange(first_row, first_row + len(batch), dtype=np.int64))
+    rows = np.arange(first_row, first_row + len(batch), dtype=np.int64)
     top = pa.Table.from_batches([batch]).combine_chunks()
     if not layout.nested:
-        return _canonical(top, top, rows, layout, source)
+        return canonical(top, top, rows, layout, source)
     candidates = top.column(layout.columns.candidates).combine_chunks()
-    parents = pc.list_parent_indices(candidates)
-    fields = pc.list_flatten(candidates)
-    pairs = pa.table({name: _field(fields, name) for name in [field.name for field in fields.type]})
-    flat = _canonical(
-        top.drop_columns([layout.columns.candidates]).take(parents), pairs, rows.take(parents), layout, source
-    )
-    if candidates.null_count == 0:
-        return flat
-    missing = _missing_candidates(top.filter(candidates.is_null()), rows.filter(candidates.is_null()), layout, source)
-    both = pa.concat_tables([flat, missing])
-    return both.take(np.argsort(both.column("row").to_numpy(), kind="stable"))
+    parents = np.repeat(np.arange(len(batch)), pairs_of(candidates))
+    structs = pc.list_flatten(candidates)
+    problems: list[Problem] | None = None
+    if len(structs) < len(parents):
+        empty = pc.equal(pc.fill_null(pc.list_value_length(candidates), 0), 0).to_numpy(zero_copy_only=False)[parents]
+        structs = structs.take(pa.array(np.cumsum(~empty) - 1, mask=empty))
+        problems = [("no_candidates", REASONS["no_candidates"]) if none else None for none in empty]
+    pairs = pa.table({field.name: pc.struct_field(structs, field.name) for field in structs.type})
+    queries = top.drop_columns([layout.columns.candidates]).take(parents)
+    return canonical(queries, pairs, rows[parents], layout, source, problems)
 
 
 def split_rejected(table: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -69,7 +81,24 @@ def mark(table: pa.Table, bad: pa.Array, reason: str, detail: str | None = None)
     return table.set_column(table.schema.get_field_index("detail"), "detail", pc.if_else(fresh, text, details))
 
 
-def _canonical(top: pa.Table, pairs: pa.Table, rows: pa.Array, layout: Layout, source: int) -> pa.Table:
+def canonical(
+    queries: pa.Table,
+    pairs: pa.Table,
+    rows: NDArray[np.int64],
+    layout: Layout,
+    source: int,
+    problems: Sequence[Problem] | None = None,
+) -> pa.Table:
+    """Make the canonical table from columns that lie side by side.
+
+    Args:
+        queries: query and its id, and what is kept of the query, for each pair.
+        pairs: candidate for each pair; the same table as `queries` where the input has one row per pair.
+        rows: row of the file that each pair comes from; shape (pairs,).
+        layout: what the columns are.
+        source: index of the file.
+        problems: why a pair cannot be scored, where that is known already; wins over what is found here.
+    """
     names = layout.columns
     schema = layout.canonical_schema()
     broken: list[tuple[str, pa.Array]] = []
@@ -83,23 +112,29 @@ def _canonical(top: pa.Table, pairs: pa.Table, rows: pa.Array, layout: Layout, s
     def identifier(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
         return table.column(name).combine_chunks() if pa.types.is_integer(kind) else text(table, name)
 
+    if layout.title and names.title not in pairs.column_names:
+        pairs = pairs.append_column(names.title, pa.nulls(len(rows), pa.string()))
     documents = {name: text(pairs, name) for name in layout.document_columns}
     columns: dict[str, pa.Array] = {
         "source": pa.array(np.full(len(rows), source, dtype=np.int32)),
-        "row": rows,
-        "query_id": identifier(top, names.query_id, layout.query_id_type),
-        "query": text(top, names.query),
+        "row": pa.array(rows),
+        "query_id": identifier(queries, names.query_id, layout.query_id_type),
+        "query": text(queries, names.query),
         "doc_id": identifier(pairs, names.doc_id, layout.doc_id_type),
         "document": document_text(documents, layout),
     }
     if layout.retrieval_score:
-        columns["retrieval_score"] = pairs.column(names.retrieval_score).combine_chunks()
+        columns["retrieval_score"] = pa.nulls(len(rows), pa.float64())
+        if names.retrieval_score in pairs.column_names:  # whole numbers above 2^53 are rounded
+            columns["retrieval_score"] = pairs.column(names.retrieval_score).cast(pa.float64(), safe=False)
     for kept in layout.keep:
-        column = (pairs if kept.per_candidate or not layout.nested else top).column(kept.name).combine_chunks()
+        column = (pairs if kept.per_candidate else queries).column(kept.name).combine_chunks()
         columns[KEEP + kept.name] = (
             text(pa.table({kept.name: column}), kept.name) if kept.type == pa.string() else column
         )
-    columns["reason"] = columns["detail"] = pa.nulls(len(rows), pa.string())
+    for index, name in enumerate(("reason", "detail")):
+        known = [problem and problem[index] for problem in problems or []]
+        columns[name] = pa.array(known, pa.string()) if known else pa.nulls(len(rows), pa.string())
     table = pa.table({name: column.cast(schema.field(name).type) for name, column in columns.items()})
     for name, bad in broken:
         table = mark(table, bad, "invalid_unicode", f"{name} is not valid Unicode (UTF-8)")
@@ -159,22 +194,3 @@ def _is_utf8(value: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
-
-
-def _field(structs: pa.StructArray, name: str) -> pa.Array:
-    """A field of a struct array, null where the struct itself is null (a null candidate)."""
-    return pc.struct_field(structs, name)
-
-
-def _missing_candidates(top: pa.Table, rows: pa.Array, layout: Layout, source: int) -> pa.Table:
-    schema = layout.canonical_schema()
-    ids = top.column(layout.columns.query_id).combine_chunks()
-    if not pa.types.is_integer(layout.query_id_type):
-        ids, _ = _valid_text(ids)
-    columns = {field.name: pa.nulls(len(rows), field.type) for field in schema}
-    columns |= {
-        "source": pa.array(np.full(len(rows), source, dtype=np.int32)),
-        "row": rows,
-        "query_id": ids.cast(layout.query_id_type),
-    }
-    return mark(pa.table(columns, schema=schema), pa.array(np.ones(len(rows), dtype=bool)), "null_candidates")

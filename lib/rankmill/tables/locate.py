@@ -7,11 +7,13 @@ from typing import IO, Any, Literal
 import fsspec
 from fsspec import AbstractFileSystem
 
-from rankmill.errors import InputError, StorageError
+from rankmill.errors import InputError
+from rankmill.tables.errors import storage_errors
 
 Format = Literal["parquet", "jsonl"]
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
+    ".pq": "parquet",
     ".jsonl": "jsonl",
     ".jsonl.gz": "jsonl",
     ".ndjson": "jsonl",
@@ -46,40 +48,49 @@ def format_of(name: str) -> Format | None:
 
 
 def find_files(pattern: str) -> tuple[InputFile, ...]:
-    """List the input files that `pattern` names, sorted by URI.
-
-    A folder stands for all files below it except those whose path, below the folder, has a part that starts with `_`
-    or `.` (markers and temporary files, skipped by every Parquet reader).
+    """List the files of candidates that `--input` names, as `list_files` does.
 
     Raises:
         InputError: nothing there, no file in it, or files that are neither Parquet nor JSONL, all named.
         StorageError: the store refused or could not be reached.
     """
-    try:
-        system, path = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
-    except (ValueError, ImportError) as error:
-        raise InputError(f"--input {pattern}: {error}") from error
-    try:
-        found = _list(system, path)
-    except FileNotFoundError as error:
-        raise InputError(f"--input {pattern}: there is nothing there ({error}).") from error
-    except PermissionError as error:
-        raise StorageError(f"--input {pattern}: no permission to list or read it ({error}).") from error
-    except OSError as error:
-        raise StorageError(f"--input {pattern}: {error}") from error
-    except Exception as error:  # botocore's errors share no base class with OSError
-        if type(error).__module__.startswith(("botocore", "aiobotocore", "google", "azure")):
-            raise StorageError(f"--input {pattern}: {error}") from error
-        raise
+    name = f"--input {pattern}"
+    found = list_files(pattern, name)
     if not found:
-        raise InputError(f"--input {pattern}: no files there.")
-    unknown = [str(info["name"]) for info in found if format_of(str(info["name"])) is None]
+        raise InputError(f"{name}: no files there.")
+    unknown = [file.uri for file in found if format_of(file.uri) is None]
     if unknown:
         raise InputError(
-            f"--input {pattern}: {len(unknown)} of {len(found)} files are neither Parquet nor JSONL "
+            f"{name}: {len(unknown)} of {len(found)} files are neither Parquet nor JSONL "
             f"({', '.join(_SUFFIXES)}); name the others with a glob such as FOLDER/*.parquet.",
             unknown[:20],
         )
+    return found
+
+
+def list_files(pattern: str, name: str | None = None) -> tuple[InputFile, ...]:
+    """List the files that a path or URI names, sorted by URI: itself, those below a folder, or those a glob matches.
+
+    A folder stands for all files below it except those whose path, below the folder, has a part that starts with `_`
+    or `.` (markers and temporary files, skipped by every Parquet reader).
+
+    Args:
+        pattern: file, folder or glob; local or any fsspec URI.
+        name: what errors call it, if not by itself.
+
+    Raises:
+        InputError: there is nothing there.
+        StorageError: the store refused or could not be reached.
+    """
+    name = name or pattern
+    try:
+        system, path = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
+    except (ValueError, ImportError) as error:  # an unknown protocol, or its package is not installed
+        raise InputError(f"{name} cannot be opened: {error}") from error
+    with storage_errors(name):
+        found = [
+            info for info in _list(system, path) if not str(info["name"]).endswith("/")
+        ]  # S3's console makes those
     return tuple(sorted((_pin(system, info) for info in found), key=lambda file: file.uri))
 
 

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rankmill.tables.canonical import from_batch
+from rankmill.tables.canonical import from_batch, pairs_of
+from rankmill.tables.errors import storage_errors
 from rankmill.tables.locate import InputFile, open_input
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
 
-_BATCH_ROWS = 1024  # rows decoded at a time: at 2 kB a row 2 MB, so that memory does not depend on row groups
+_BATCH_ROWS = 1024  # rows decoded at a time, so that memory does not depend on row groups ...
+_BATCH_BYTES = 8 << 20  # ... nor on how many candidates a row holds
 _BUFFER_BYTES = 4 << 20  # read ahead per column; large enough that a store's latency does not dominate
 
 
@@ -31,32 +32,23 @@ def read_footer(file: InputFile) -> Footer:
     """Read the schema and the size of a file.
 
     Raises:
-        pa.ArrowInvalid, OSError: it is not Parquet, or is damaged.
+        InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
     with _open(file) as parquet:
         meta = parquet.metadata
-        size = sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups))
-        return Footer(parquet.schema_arrow, meta.num_rows, size)
+        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta))
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
     """Find where each query's rows are, reading the id column only (nested: and the candidates' ids)."""
     names = layout.columns
-    columns = [names.query_id]
-    if layout.nested:
-        columns.append(f"{names.candidates}.list.element.{names.doc_id}")
     with _open(file) as parquet:
-        if layout.nested:
-            columns = _leaves(parquet, names.query_id, names.candidates, names.doc_id)
+        nested = layout.nested
+        columns = _leaves(parquet, names.query_id, names.candidates, names.doc_id) if nested else [names.query_id]
         parts = []
         row = 0
         for batch in parquet.iter_batches(batch_size=65536, columns=columns):
-            pairs = np.ones(len(batch), dtype=np.int64)
-            if layout.nested:
-                lengths = pc.fill_null(pc.list_value_length(batch.column(names.candidates)), 0)
-                # A null list is one rejected row; it counts as one pair, so that every row is accounted for.
-                missing = batch.column(names.candidates).is_null().to_numpy(zero_copy_only=False)
-                pairs = lengths.to_numpy(zero_copy_only=False).astype(np.int64) + missing
+            pairs = pairs_of(batch.column(names.candidates)) if nested else np.ones(len(batch), dtype=np.int64)
             parts.append(runs_of(batch.column(names.query_id), pairs, row))
             row += len(batch)
         return join(parts)
@@ -71,41 +63,48 @@ def read_rows(file: InputFile, layout: Layout, source: int, start: int, stop: in
     else:
         wanted |= {names.doc_id, *layout.document_columns, *(kept.name for kept in layout.keep)}
         wanted |= {names.retrieval_score} if layout.retrieval_score else set()
-    with _open(file) as parquet:
-        for row, batch in _batches(parquet, sorted(wanted), start, stop):
-            yield from_batch(batch, layout, source, row)
+    for row, batch in _batches(file, wanted, start, stop):
+        yield from_batch(batch, layout, source, row)
 
 
 def read_table_rows(file: InputFile, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield rows `start` to `stop` (exclusive) of a file of our own, as they are."""
-    with _open(file) as parquet:
-        for _, batch in _batches(parquet, None, start, stop):
-            yield pa.Table.from_batches([batch])
+    for _, batch in _batches(file, None, start, stop):
+        yield pa.Table.from_batches([batch])
 
 
 @contextmanager
 def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
-    with open_input(file.uri) as handle:
+    with storage_errors(file.uri), open_input(file.uri) as handle:
         yield pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
 
 
-def _batches(
-    parquet: pq.ParquetFile, columns: list[str] | None, start: int, stop: int
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield (number of the first row, batch) for the rows from `start` to `stop`, decoding no other row group."""
-    meta = parquet.metadata
-    ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
-    first = int(np.searchsorted(ends, start, side="right"))
-    last = int(np.searchsorted(ends, stop, side="left"))
-    row = int(ends[first - 1]) if first else 0
-    groups = list(range(first, min(last + 1, len(ends))))
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, columns=columns):
-        low, high = max(start - row, 0), min(stop - row, len(batch))
-        if low < high:
-            yield row + low, batch.slice(low, high - low)
-        row += len(batch)
-        if row >= stop:
-            return
+def _batches(file: InputFile, columns: set[str] | None, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield (number of the first row, batch) for the rows from `start` to `stop`, decoding no other row group.
+
+    Columns that are not there are left out.
+    """
+    with _open(file) as parquet:
+        meta = parquet.metadata
+        there = None if columns is None else [name for name in parquet.schema_arrow.names if name in columns]
+        size = min(max(_BATCH_BYTES * meta.num_rows // max(_text_bytes(meta), 1), 1), _BATCH_ROWS)
+        ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
+        first = int(np.searchsorted(ends, start, side="right"))
+        last = int(np.searchsorted(ends, stop, side="left"))
+        row = int(ends[first - 1]) if first else 0
+        groups = list(range(first, min(last + 1, len(ends))))
+        for batch in parquet.iter_batches(batch_size=size, row_groups=groups, columns=there):
+            low, high = max(start - row, 0), min(stop - row, len(batch))
+            if low < high:
+                yield row + low, batch.slice(low, high - low)
+            row += len(batch)
+            if row >= stop:
+                return
+
+
+def _text_bytes(meta: pq.FileMetaData) -> int:
+    """Uncompressed size of all columns."""
+    return sum(int(meta.row_group(index).total_byte_size) for index in range(meta.num_row_groups))
 
 
 def _leaves(parquet: pq.ParquetFile, query_id: str, candidates: str, doc_id: str) -> list[str]:

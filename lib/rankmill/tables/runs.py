@@ -29,11 +29,6 @@ class Runs:
         return len(self.query)
 
     @property
-    def total_rows(self) -> int:
-        """Rows of the file."""
-        return int(self.rows.sum())
-
-    @property
     def total_pairs(self) -> int:
         """Pairs of the file."""
         return int(self.pairs.sum())

@@ -15,7 +15,7 @@ canonical table has one row per pair, in input order:
 import difflib
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -72,6 +72,11 @@ class Layout:
         if self.template:
             return tuple(dict.fromkeys(part.column for part in self.template if part.column))
         return (self.columns.title, self.columns.text) if self.title else (self.columns.text,)
+
+    def with_optional_columns(self) -> "Layout":
+        """The same, reading the optional columns whether or not they were seen (JSONL: they may come late)."""
+        title = not self.template and self.columns.title != self.columns.text
+        return replace(self, title=title, retrieval_score=True)
 
     def canonical_schema(self) -> pa.Schema:
         """Schema of the canonical table."""
@@ -134,7 +139,7 @@ def layout_of(
         columns=columns,
         query_id_type=stored_type(top[columns.query_id]),
         doc_id_type=stored_type(pairs[columns.doc_id]),
-        title=columns.title in pairs and not parts,
+        title=columns.title in pairs and columns.title != columns.text and not parts,
         retrieval_score=score is not None,
         keep=tuple(kept),
         template=parts,

@@ -3,9 +3,7 @@
 Files may be local or at any fsspec URI, and compressed when the name ends in `.gz` (also `.bz2`, `.xz`, `.zst`).
 """
 
-import gzip
 import math
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TextIO
@@ -15,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankmill.errors import InputError, StorageError
+from rankmill.errors import InputError
+from rankmill.tables.errors import storage_errors
 
 RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float64())])
 """Columns of `read_run`."""
@@ -47,38 +46,6 @@ class Problems:
         lines = [*self._lines, f"and {more:,} more"] if more else self._lines
         noun = "line" if self._count == 1 else "lines"
         raise InputError(f"{self._uri} has {self._count:,} unusable {noun}; expected {expected}.", lines)
-
-
-@contextmanager
-def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
-    """Turns what file systems raise while `uri` is listed, opened, read or written into sentences of ours.
-
-    Raises:
-        InputError: there is no such file, it is a folder, or its name or content is not what it should be.
-        StorageError: the file system refused, or credentials are missing.
-    """
-    try:
-        yield
-    except FileNotFoundError as error:
-        what = "cannot be written: its folder does not exist" if writing else "does not exist"
-        raise InputError(f"{uri} {what}.") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{uri} is a folder; a file is needed here.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{uri} is not UTF-8 text ({error.reason} at byte {error.start:,}). "
-            "Parquet files and folders need names that end in .parquet or /."
-        ) from error
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{uri} is damaged or cut short: its compressed data cannot be read ({error}).") from error
-    except gzip.BadGzipFile as error:
-        raise InputError(f"{uri} is named like a gzip file but is none ({error}).") from error
-    except OSError as error:
-        raise StorageError(f"{uri} cannot be used: {error}") from error
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"botocore", "google", "azure"}:  # for example no credentials
-            raise StorageError(f"{uri} cannot be used: {error}") from error
-        raise
 
 
 @contextmanager

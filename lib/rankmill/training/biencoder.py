@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel, AutoTokenizer
 
 from rankmill.errors import ModelError
-from rankmill.training.packing import pack_by_length
+from rankmill.scoring.packing import pack
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class BiEncoder:
         out = np.zeros((len(ids), int(self._model.config.hidden_size)), dtype=np.float32)
         started = told = time.monotonic()
         done = 0
-        for batch in pack_by_length([len(row) for row in ids], tokens_per_batch):
+        for batch in pack(np.array([len(row) for row in ids], dtype=np.int64), tokens_per_batch):
             out[batch] = self._pooled([ids[i] for i in batch])
             done += len(batch)
             if time.monotonic() - told > 10:

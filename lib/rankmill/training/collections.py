@@ -1,12 +1,13 @@
 """Reading collections in BEIR layout: corpus.jsonl, queries[.train].jsonl, qrels[.train].tsv, each plain or .gz."""
 
-import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankmill.errors import InputError
+from rankmill.evaluation.read import read_qrels
+from rankmill.tables.trec import open_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,36 +43,37 @@ def read_documents(folder: Path) -> list[Document]:
     return [Document(str(row["_id"]), str(row.get("title") or ""), str(row.get("text") or "")) for row in rows]
 
 
-def read_judged(folder: Path, part: str = "") -> list[Judged]:
-    """Queries that have judgements.
+def read_queries(folder: Path, part: str = "") -> dict[str, str]:
+    """Texts by query id, in file order.
 
     Args:
         folder: the collection.
-        part: `train` reads `queries.train.jsonl` and `qrels.train.tsv`; empty reads the files without an infix.
+        part: `train` reads `queries.train.jsonl`; empty reads the file without an infix.
 
     Raises:
-        InputError: a file is missing.
+        InputError: the file is missing.
     """
-    infix = f".{part}" if part else ""
-    grades: dict[str, dict[str, int]] = {}
-    lines = _lines(_existing(folder, f"qrels{infix}.tsv"))
-    next(lines, None)  # the header
-    for line in lines:
-        query_id, doc_id, grade = line.rstrip("\n").split("\t")
-        grades.setdefault(query_id, {})[doc_id] = int(grade)
-    rows = _json_lines(_existing(folder, f"queries{infix}.jsonl"))
-    return [
-        Judged(str(row["_id"]), str(row["text"]), grades[str(row["_id"])]) for row in rows if str(row["_id"]) in grades
-    ]
+    rows = _json_lines(_existing(folder, f"queries{_infix(part)}.jsonl"))
+    return {str(row["_id"]): str(row["text"]) for row in rows}
 
 
-def read_run(path: Path) -> dict[str, list[tuple[str, float]]]:
-    """A TREC run: for each query its documents with scores, best first as written."""
-    found: dict[str, list[tuple[str, float]]] = {}
-    for line in _lines(path):
-        query_id, _, doc_id, _, score, *_ = line.split()
-        found.setdefault(query_id, []).append((doc_id, float(score)))
-    return found
+def read_grades(folder: Path, part: str = "") -> dict[str, dict[str, int]]:
+    """Grades by query id and document id, in file order; `part` as in `read_queries`.
+
+    Raises:
+        InputError: the file is missing or cannot be used.
+    """
+    return read_qrels(str(_existing(folder, f"qrels{_infix(part)}.tsv")))
+
+
+def read_judged(folder: Path, part: str = "") -> list[Judged]:
+    """Queries that have judgements, in the order of the queries; `part` as in `read_queries`.
+
+    Raises:
+        InputError: a file is missing or cannot be used.
+    """
+    grades = read_grades(folder, part)
+    return [Judged(name, text, grades[name]) for name, text in read_queries(folder, part).items() if name in grades]
 
 
 def first_stage_run(folder: Path) -> Path:
@@ -96,14 +98,10 @@ def _existing(folder: Path, name: str) -> Path:
     raise InputError(f"{folder} holds neither {name} nor {name}.gz, which a collection in BEIR layout has.")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
-            yield from stream
-    else:
-        with path.open(encoding="utf-8") as stream:
-            yield from stream
+def _infix(part: str) -> str:
+    return f".{part}" if part else ""
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, object]]:
-    return (json.loads(line) for line in _lines(path) if line.strip())
+    with open_text(str(path)) as lines:
+        yield from (json.loads(line) for line in lines if line.strip())

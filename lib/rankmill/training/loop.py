@@ -13,15 +13,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from rankmill.errors import ModelError
+from rankmill.scoring.batches import padded
+from rankmill.scoring.families.classifier import Classifier
+from rankmill.scoring.packing import pack
 from rankmill.settings.train import TrainSettings
 from rankmill.training import checkpoint
 from rankmill.training.lists import TrainingList, targets
 from rankmill.training.losses import combined_loss
 from rankmill.training.model import forward
-from rankmill.training.packing import pack_by_length
-from rankmill.training.pairs import PairEncoder
+from rankmill.training.pairs import ListPairs
 from rankmill.training.schedule import flat_until, learning_rate, length_of_step, lists_of_step
 from rankmill.training.ticker import ticking
+from rankmill.types import EncodedPairs
 
 log = logging.getLogger(__name__)
 
@@ -47,30 +50,29 @@ class LoopResult:
 
 def run_loop(
     model: PreTrainedModel,
-    encoder: PairEncoder,
+    served: Classifier,
     lists: Sequence[TrainingList],
     *,
     settings: TrainSettings,
     steps: int,
     fingerprint: str,
-    device: torch.device,
 ) -> LoopResult:
     """Train `model` in place.
 
     Args:
-        model: on `device`, float32.
-        encoder: for the model's tokenizer.
+        model: float32, on the device that computes.
+        served: the model as the scorer sees it, for its pair format and tokens.
         lists: the training split.
         settings: how to train.
         steps: optimiser steps in all, those of earlier processes included.
         fingerprint: of everything that decides the weights; a checkpoint with another one is refused.
-        device: where the model is.
 
     Raises:
         OutputConflictError: the output folder holds another run's checkpoint.
         ModelError: the loss became NaN or infinite.
     """
-    store = _TokenStore(encoder, lists, settings.label_bonus)
+    pairs_of = ListPairs(served, lists)
+    wanted = [targets(item, settings.label_bonus) for item in lists]
     optimizer = _optimizer(model, settings)
     folder: Path = settings.output
     step, loss = 0, float("nan")
@@ -91,7 +93,14 @@ def run_loop(
             rate = learning_rate(step, steps, settings.learning_rate, settings.warmup_steps, settings.decay)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            told = _train_step(model, optimizer, store, chosen=chosen, limit=limit, settings=settings, device=device)
+            told = _train_step(
+                model,
+                optimizer,
+                pairs_of.of(chosen, limit),
+                [wanted[i] for i in chosen],
+                segments=served.template.segments,
+                settings=settings,
+            )
             if not math.isfinite(told.loss):
                 raise ModelError(
                     f"The loss became {told.loss} at step {step + 1} of {steps} (learning rate {rate:.2g}); "
@@ -117,61 +126,35 @@ class _Told:
     tokens: int
 
 
-class _TokenStore:
-    """Token ids of every distinct text, and the targets, made once."""
-
-    def __init__(self, encoder: PairEncoder, lists: Sequence[TrainingList], label_bonus: float) -> None:
-        self.encoder = encoder
-        texts = list(dict.fromkeys(text for item in lists for text in (item.query, *(c.text for c in item.candidates))))
-        position = {text: i for i, text in enumerate(texts)}
-        self._ids = [np.asarray(ids, dtype=np.int32) for ids in encoder.tokens(texts)]
-        self._lists = [(position[item.query], [position[c.text] for c in item.candidates]) for item in lists]
-        self._targets = [targets(item, label_bonus) for item in lists]
-
-    def size(self, index: int) -> int:
-        return len(self._targets[index])
-
-    def targets(self, index: int) -> list[float]:
-        return self._targets[index]
-
-    def pairs(self, index: int, limit: int) -> list[tuple[list[int], int]]:
-        query, documents = self._lists[index]
-        head = self._ids[query].tolist()
-        return [self.encoder.pair(head, self._ids[d][:limit].tolist(), limit) for d in documents]
-
-
 def _train_step(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
-    store: _TokenStore,
+    pairs: EncodedPairs,
+    wanted: Sequence[Sequence[float]],
     *,
-    chosen: Sequence[int],
-    limit: int,
+    segments: bool,
     settings: TrainSettings,
-    device: torch.device,
 ) -> _Told:
-    pairs = [pair for index in chosen for pair in store.pairs(index, limit)]
-    wanted = torch.tensor(
-        [value for index in chosen for value in store.targets(index)], dtype=torch.float32, device=device
-    )
+    """`pairs`: of some lists, one after the other; `wanted`: their targets, list by list."""
     model.train()
     # A list's candidates may fall into different micro-batches; their logits meet again before the loss, so that one
     # backward pass serves both losses.
-    batches = pack_by_length([len(ids) for ids, _ in pairs], settings.tokens_per_batch)
-    parts = [
-        forward(model, store.encoder.pad([pairs[i] for i in batch], device), bf16=settings.bf16) for batch in batches
-    ]
-    order = torch.tensor([i for batch in batches for i in batch], device=device)
-    logits = torch.zeros(len(pairs), device=device).index_copy(0, order, torch.cat(parts))
+    batches = pack(pairs.lengths, settings.tokens_per_batch)
+    pad_id = model.config.pad_token_id or 0
+    inputs = (padded(pairs, batch, pad_id=pad_id, segments=segments) for batch in batches)
+    parts = torch.cat([forward(model, arrays, bf16=settings.bf16) for arrays in inputs])
+    order = torch.from_numpy(np.concatenate(batches)).to(parts.device)
+    logits = torch.zeros_like(parts).index_copy(0, order, parts)
+    values = torch.tensor([value for values in wanted for value in values], dtype=torch.float32, device=parts.device)
     loss = combined_loss(
-        logits, wanted, [store.size(index) for index in chosen],
+        logits, values, [len(values) for values in wanted],
         temperature=settings.temperature, centre=settings.centre, pointwise_weight=settings.pointwise_weight,
     )  # fmt: skip
     optimizer.zero_grad(set_to_none=True)
     torch.autograd.backward(loss)
     nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], _CLIP)
     optimizer.step()
-    return _Told(float(loss.detach()), len(pairs), sum(len(ids) for ids, _ in pairs))
+    return _Told(float(loss.detach()), len(pairs), len(pairs.token_ids))
 
 
 def _optimizer(model: PreTrainedModel, settings: TrainSettings) -> torch.optim.AdamW:

@@ -1,30 +1,38 @@
-"""What a model is worth on collections in BEIR layout: nDCG@10 before and after, with an interval of the gain.
+"""What a model is worth: nDCG@10 before and after reranking, with an interval of the gain.
 
-Unlike the evaluation at the end of training, this goes through the scorer that batch and online use.
+The logits come from the scorer that batch and online use, the figures from what `rankmill evaluate` computes with.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ir_measures
 import numpy as np
-from ir_measures import nDCG
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rankmill.errors import InputError
+from rankmill.evaluation.compare import compare
+from rankmill.evaluation.evaluate import Qrels, evaluate
+from rankmill.evaluation.measures import parse_measures
 from rankmill.scoring.load import load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.settings.train import MeasureSettings
-from rankmill.training.collections import first_stage_run, read_documents, read_judged, read_run
+from rankmill.tables.trec import read_run
+from rankmill.training.collections import first_stage_run, read_documents, read_grades, read_queries
+from rankmill.training.lists import TrainingList
 from rankmill.training.ticker import ticking
 
 log = logging.getLogger(__name__)
 
-Run = dict[str, dict[str, float]]
+DEPTH = 100
+"""Documents reranked per query, unless said otherwise."""
+_MEASURES = parse_measures("nDCG@10")
 _PAIRS_PER_CALL = 2_000
-_RESAMPLES = 10_000
+_SHOWN = 20  # ids named in one error
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,7 @@ class Gain:
     queries: int
     pairs: int
     before: float
+    """Of the first stage (for held-out lists: of the order in the file)."""
     after: float
     low: float
     """Lower end of the 95 % interval of the mean gain (bootstrap over queries, seeded)."""
@@ -56,7 +65,7 @@ def measure(settings: MeasureSettings) -> list[Gain]:
 
     Raises:
         ModelError: the model cannot be used.
-        InputError: a collection lacks a file.
+        InputError: a collection cannot be used.
     """
     options = ScorerOptions(
         model=settings.model, max_length=settings.max_length, precision=settings.precision, threads=settings.threads
@@ -69,58 +78,119 @@ def measure(settings: MeasureSettings) -> list[Gain]:
     return gains
 
 
-def measure_collection(scorer: Scorer, folder: Path, depth: int) -> Gain:
+def measure_collection(scorer: Scorer, folder: Path, depth: int = DEPTH) -> Gain:
     """Rerank the first `depth` documents per query of a collection's `run.*.trec`.
 
     Raises:
-        InputError: the folder lacks a file, or holds more than one run.
+        InputError: the folder lacks a file, holds more than one run, or its files do not belong together.
     """
-    texts = {document.doc_id: document.text for document in read_documents(folder)}
-    judged = {item.query_id: item for item in read_judged(folder)}
-    qrels = {query_id: item.grades for query_id, item in judged.items()}
-    before = {q: dict(docs[:depth]) for q, docs in read_run(first_stage_run(folder)).items() if q in judged}
-    pairs = [(q, d) for q, docs in before.items() for d in docs]
-    after: Run = {}
-    with ticking(f"reranking {folder.name}", len(pairs)) as ticker:
-        for start in range(0, len(pairs), _PAIRS_PER_CALL):
-            part = pairs[start : start + _PAIRS_PER_CALL]
-            logits = scorer.logits(scorer.encode([judged[q].query for q, _ in part], [texts[d] for _, d in part]))
-            for (q, d), logit in zip(part, logits, strict=True):
-                after.setdefault(q, {})[d] = float(logit)
-            ticker.step(len(part))
-    gained = per_query(qrels, after) - per_query(qrels, before)
-    low, high = bootstrap_interval(gained)
+    qrels = read_grades(folder)
+    first = best(read_run(str(first_stage_run(folder))), qrels, depth)
+    documents = {document.doc_id: document.text for document in read_documents(folder)}
+    queries = _texts(folder, "queries", first["query_id"].to_pylist(), read_queries(folder))
+    texts = _texts(folder, "documents", first["doc_id"].to_pylist(), documents)
+    return _gain(scorer, folder.name, qrels, first, queries, texts)
+
+
+def measure_lists(scorer: Scorer, lists: Sequence[TrainingList]) -> Gain:
+    """Rerank labelled lists; `before` is the order that the file has them in.
+
+    Args:
+        scorer: the model.
+        lists: at least one, each with a relevant candidate; ids need not be distinct.
+    """
+    queries = [item.query for item in lists for _ in item.candidates]
+    texts = [candidate.text for item in lists for candidate in item.candidates]
+    qrels = {
+        str(n): {str(i): round(candidate.label or 0) for i, candidate in enumerate(item.candidates)}
+        for n, item in enumerate(lists)
+    }
+    rows = [(query_id, doc_id, -float(doc_id)) for query_id, grades in qrels.items() for doc_id in grades]
+    first = pa.table(dict(zip(("query_id", "doc_id", "score"), map(list, zip(*rows, strict=True)), strict=True)))
+    return _gain(scorer, "held-out lists", qrels, first, queries, texts)
+
+
+def has_relevant(item: TrainingList) -> bool:
+    """Whether a list has a candidate that counts as relevant in a measure."""
+    return any(round(candidate.label or 0) > 0 for candidate in item.candidates)
+
+
+def best(run: pa.Table, queries: Collection[str], depth: int) -> pa.Table:
+    """The first `depth` results of each of `queries`: a query's rows together, in the order that `evaluate` sees.
+
+    Args:
+        run: as `rankmill.tables.trec.read_run` returns it.
+        queries: ids of the queries to keep.
+        depth: rows to keep per query.
+    """
+    kept = run.filter(pc.is_in(run["query_id"], value_set=pa.array(list(queries), pa.string())))
+    codes = np.unique(kept["query_id"].to_numpy(), return_inverse=True)[1]
+    order = np.lexsort((kept["rank"].to_numpy(), -kept["score"].to_numpy(), codes))
+    places = np.arange(len(order)) - np.searchsorted(codes[order], codes[order])
+    return kept.take(order[places < depth])
+
+
+def mix(
+    query_ids: NDArray[np.object_], first: NDArray[np.floating], second: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Sum of the z-scores, per query, of two scorings of the same rows; constant scores count as 0.
+
+    Args:
+        query_ids: shape (n,).
+        first: scores, shape (n,).
+        second: other scores, shape (n,).
+
+    Returns:
+        Float64, shape (n,).
+    """
+    codes = np.unique(query_ids, return_inverse=True)[1]
+    rows = np.bincount(codes)
+    total = np.zeros(len(codes))
+    for scores in (first, second):
+        deviation = scores - (np.bincount(codes, scores) / rows)[codes]
+        spread = np.sqrt(np.bincount(codes, deviation**2) / rows)[codes]
+        total += np.divide(deviation, spread, out=np.zeros(len(codes)), where=spread > 0)
+    return total
+
+
+def _gain(
+    scorer: Scorer, name: str, qrels: Qrels, first: pa.Table, queries: Sequence[str], texts: Sequence[str]
+) -> Gain:
+    """`first`: `query_id, doc_id, score`, maybe `rank`, a query's rows best first; row i is (queries[i], texts[i])."""
+    scores, logits = first["score"].to_numpy(), _logits(scorer, name, queries, texts)
+    # equal logits keep the order of the first stage, as in the batch job's rankings
+    before, after, mixed = (
+        evaluate(qrels, first.drop_columns("score").append_column("score", pa.array(values)), _MEASURES)
+        for values in (scores, logits, mix(first["query_id"].to_numpy(), scores, logits))
+    )
+    change = compare(after, before).differences[0]
     return Gain(
-        name=folder.name,
+        name=name,
         queries=len(qrels),
-        pairs=len(pairs),
-        before=float(per_query(qrels, before).mean()),
-        after=float(per_query(qrels, after).mean()),
-        low=low,
-        high=high,
-        mixed=float(per_query(qrels, {q: mix(before[q], after[q]) for q in before}).mean()),
+        pairs=len(logits),
+        before=change.baseline,
+        after=change.run,
+        low=change.low,
+        high=change.high,
+        mixed=float(mixed.means[0]),
     )
 
 
-def per_query(qrels: dict[str, dict[str, int]], run: Run) -> NDArray[np.float64]:
-    """nDCG@10 of every judged query, in the order of `qrels`: shape (queries,); 0 where the run has nothing."""
-    found = {metric.query_id: metric.value for metric in ir_measures.iter_calc([nDCG @ 10], qrels, run)}
-    return np.array([found.get(query_id, 0.0) for query_id in qrels])
+def _logits(scorer: Scorer, name: str, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+    parts = []
+    with ticking(f"reranking {name}", len(queries)) as ticker:
+        for start in range(0, len(queries), _PAIRS_PER_CALL):
+            part = slice(start, start + _PAIRS_PER_CALL)
+            parts.append(scorer.logits(scorer.encode(queries[part], texts[part])))
+            ticker.step(len(parts[-1]))
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def bootstrap_interval(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points of the mean of resampled values."""
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), size=(_RESAMPLES, len(values)))].mean(axis=1)
-    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
-
-
-def mix(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """Sum of the z-scores of two scorings of the same documents; constant scores count as 0."""
-    documents = list(first)
-    total = np.zeros(len(documents))
-    for scores in (first, second):
-        values = np.array([scores[d] for d in documents])
-        spread = values.std()
-        total += (values - values.mean()) / spread if spread > 0 else 0.0
-    return dict(zip(documents, map(float, total), strict=True))
+def _texts(folder: Path, what: str, ids: Sequence[str], texts: Mapping[str, str]) -> list[str]:
+    missing = [name for name in dict.fromkeys(ids) if name not in texts]
+    if missing:
+        raise InputError(
+            f"{folder}: {len(missing):,} {what} of its run have no text in it. Do its files belong together?",
+            missing[:_SHOWN],
+        )
+    return [texts[name] for name in ids]

@@ -2,10 +2,14 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -17,8 +21,13 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from rankmill.errors import ModelError
+from rankmill.scoring.families import classifier
+from rankmill.scoring.files import Tensor, read_json, read_json_if_any
 from rankmill.scoring.int8 import is_int8, load_int8, save_int8
-from rankmill.training.pairs import PaddedPairs
+from rankmill.scoring.locate import Location
+from rankmill.scoring.model_files import ModelFiles
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.tokenizer_files import with_config
 
 # Scores between 0 and 1: the pointwise loss trains sigmoid(logit) towards the (squashed) target.
 _ACTIVATION = "torch.nn.modules.activation.Sigmoid"
@@ -90,15 +99,38 @@ def freeze_word_embeddings(model: PreTrainedModel) -> None:
         parameter.requires_grad_(False)
 
 
-def forward(model: PreTrainedModel, pairs: PaddedPairs, *, bf16: bool) -> torch.Tensor:
-    """Logits of one micro-batch: shape (batch,), float32."""
-    device = pairs.input_ids.device.type
-    with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
-        output = model(
-            input_ids=pairs.input_ids, attention_mask=pairs.attention_mask, token_type_ids=pairs.token_type_ids
-        )
+def forward(model: PreTrainedModel, inputs: Mapping[str, NDArray[np.int64]], *, bf16: bool) -> torch.Tensor:
+    """Logits of one micro-batch, as `rankmill.scoring.batches.padded` makes it: shape (batch,), float32."""
+    device = model.device
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        output = model(**{name: torch.from_numpy(array).to(device) for name, array in inputs.items()})
     logits: torch.Tensor = output.logits
     return logits.squeeze(-1).float()
+
+
+def served(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_length: int) -> classifier.Classifier:
+    """The model as the scorer will see it once it is written: its pair format, and what makes its tokens.
+
+    Raises:
+        ModelError: the scorer could not use it, which is better said before training than after it.
+        UsageError: `max_length` is more than the model has positions for, or leaves no room for a document.
+    """
+    name = str(model.config.name_or_path)
+    with TemporaryDirectory() as folder:
+        location = Location(name, Path(folder), None)
+        _write_small_files(model, tokenizer, location.folder)
+        tokenizer_config = read_json_if_any(name, location.folder / "tokenizer_config.json")
+        files = ModelFiles(
+            location=location,
+            config=read_json(name, location.folder / "config.json"),
+            tokenizer_json=with_config(name, read_json(name, location.folder / "tokenizer.json"), tokenizer_config),
+            tokenizer_config=tokenizer_config,
+            sentence_transformers={},
+            sentence_bert={},
+            weights=(),
+            tensors={key: Tensor("F32", tuple(value.shape)) for key, value in model.state_dict().items()},
+        )
+    return classifier.read(files, ScorerOptions(max_length=max_length))
 
 
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, int8: bool) -> None:
@@ -111,11 +143,15 @@ def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         int8: int8 rows with scales (`rankmill.scoring.int8`) instead of float32.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = model.config
     if int8:
         save_int8(model.state_dict(), folder / "model.safetensors")
     else:
         model.save_pretrained(folder)
+    _write_small_files(model, tokenizer, folder)
+
+
+def _write_small_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    config = model.config
     settings = {name: value for name, value in json.loads(config.to_json_string()).items() if name not in _OUR_MACHINE}
     settings |= {"architectures": [type(model).__name__], "sentence_transformers": {"activation_fn": _ACTIVATION}}
     _write_json(settings, folder / "config.json")

@@ -1,69 +1,68 @@
-"""Token ids of training pairs: texts are tokenised once, pairs are assembled when a step needs them."""
+"""Pairs of training lists: encoded once as the scorer encodes them, cut shorter when a step asks for it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+import numpy as np
+from numpy.typing import NDArray
 
-from rankmill.errors import ModelError
-
-
-@dataclass(frozen=True, slots=True)
-class PaddedPairs:
-    """One micro-batch, ready for a forward pass; all of shape (batch, width), int64."""
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    token_type_ids: Tensor
+from rankmill.scoring.families.classifier import Classifier
+from rankmill.scoring.template import PairTemplate
+from rankmill.training.lists import TrainingList
+from rankmill.types import EncodedPairs
 
 
-class PairEncoder:
-    """Builds `[CLS] query [SEP] document [SEP]`; the document gives way, the query only beyond half of the length.
+class ListPairs:
+    """The pairs of all candidates of training lists.
 
     Args:
-        tokenizer: a fast tokenizer of the BERT kind, with `cls`, `sep` and `pad` tokens.
-
-    Raises:
-        ModelError: the tokenizer lacks one of them.
+        served: the model as the scorer sees it, with the longest length that is trained on.
+        lists: the lists.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        ids = {"cls": tokenizer.cls_token_id, "sep": tokenizer.sep_token_id, "pad": tokenizer.pad_token_id}
-        lacking = [name for name, value in ids.items() if value is None]
-        if lacking:
-            raise ModelError(f"The tokenizer has no {' and no '.join(lacking)} token; training needs a BERT-like body.")
-        self._tokenizer = tokenizer
-        self._cls, self._sep, self._pad = int(ids["cls"]), int(ids["sep"]), int(ids["pad"])
+    def __init__(self, served: Classifier, lists: Sequence[TrainingList]) -> None:
+        self._template = served.template
+        self._starts = np.cumsum([0, *(len(item.candidates) for item in lists)])
+        self._pairs = served.encoder().encode(
+            [item.query for item in lists for _ in item.candidates],
+            [candidate.text for item in lists for candidate in item.candidates],
+        )
 
-    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text without special tokens, input order."""
-        found: list[list[int]] = []
-        for start in range(0, len(texts), 1000):
-            found += self._tokenizer(list(texts[start : start + 1000]), add_special_tokens=False, verbose=False)[
-                "input_ids"
-            ]
-        return found
+    def of(self, lists: Sequence[int], max_length: int) -> EncodedPairs:
+        """The pairs of the lists at these positions, one list after the other, each of at most `max_length` tokens."""
+        rows = np.concatenate([np.arange(self._starts[i], self._starts[i + 1]) for i in lists])
+        return shortened(self._pairs, rows, self._template, max_length)
 
-    def pair(self, query: Sequence[int], document: Sequence[int], max_length: int) -> tuple[list[int], int]:
-        """Assemble one pair of at most `max_length` tokens.
 
-        Returns:
-            Token ids and the position where the document starts (where token types become 1).
-        """
-        query = query[: (max_length - 3) // 2] if len(query) + len(document) + 3 > max_length else query
-        head = [self._cls, *query, self._sep]
-        return [*head, *document[: max(0, max_length - len(head) - 1)], self._sep], len(head)
+def shortened(pairs: EncodedPairs, rows: NDArray[np.int64], template: PairTemplate, max_length: int) -> EncodedPairs:
+    """Some pairs as the scorer would have encoded them with a smaller length, without tokenising again.
 
-    def pad(self, pairs: Sequence[tuple[list[int], int]], device: torch.device) -> PaddedPairs:
-        """Pad assembled pairs to the longest and move them to the device."""
-        width = max(len(ids) for ids, _ in pairs)
-        input_ids = torch.full((len(pairs), width), self._pad, dtype=torch.int64)
-        mask = torch.zeros_like(input_ids)
-        types = torch.zeros_like(input_ids)
-        for row, (ids, start) in enumerate(pairs):
-            input_ids[row, : len(ids)] = torch.tensor(ids)
-            mask[row, : len(ids)] = 1
-            types[row, start : len(ids)] = 1
-        return PaddedPairs(input_ids.to(device), mask.to(device), types.to(device))
+    Possible because a smaller length never keeps a token that a larger one cuts off.
+
+    Args:
+        pairs: encoded with the default limit of the query: half of what the special tokens leave.
+        rows: positions into `pairs`, shape (n,).
+        template: their pair format.
+        max_length: most tokens per pair; at least two more than the special tokens.
+
+    Returns:
+        n pairs, in the order of `rows`.
+    """
+    prefix, middle, suffix = map(len, template.parts)
+    room = max_length - template.special_tokens
+    ends, starts = pairs.offsets[rows + 1], pairs.document_starts[rows]
+    begins = pairs.offsets[rows]
+    queries = np.minimum(starts - prefix - middle, room // 2)
+    documents = np.minimum(ends - begins - starts - suffix, room - queries)
+    pieces: list[NDArray[np.int32]] = []
+    for begin, end, start, query, document in zip(begins, ends, starts, queries, documents, strict=True):
+        ids = pairs.token_ids[begin:end]
+        pieces += (ids[: prefix + query], ids[start - middle : start + document], ids[len(ids) - suffix :])
+    lengths = queries + documents + template.special_tokens
+    offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return EncodedPairs(
+        token_ids=np.concatenate(pieces),
+        offsets=offsets,
+        document_starts=(prefix + queries + middle).astype(np.int32),
+        truncated=pairs.truncated[rows] | (lengths < ends - begins),
+    )

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from rankmill.errors import InputError, UsageError
-from rankmill.scoring.int8 import load_int8
+from rankmill.scoring.load import load_scorer
+from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.train import TrainSettings
-from rankmill.training.evaluate import Figure, Scoring, evaluate_collection, evaluate_lists
+from rankmill.training.collections import first_stage_run
 from rankmill.training.lists import TrainingList, read_lists
 from rankmill.training.loop import run_loop
-from rankmill.training.model import freeze_word_embeddings, load_body, write_model
-from rankmill.training.pairs import PairEncoder
+from rankmill.training.measure import Gain, has_relevant, measure_collection, measure_lists
+from rankmill.training.model import freeze_word_embeddings, load_body, served, write_model
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,6 @@ _FREE = {
     "checkpoint_seconds",
     "int8",
     "evaluate",
-    "evaluate_max_length",
-    "evaluate_bf16",
     "as_json",
     "device",
 }
@@ -54,7 +52,7 @@ class TrainSummary:
     seconds: float
     loss: float
     """Smoothed training loss at the end."""
-    figures: tuple[Figure, ...]
+    figures: tuple[Gain, ...]
 
     def as_text(self) -> str:
         """A few lines for people."""
@@ -65,7 +63,7 @@ class TrainSummary:
             f"here       {self.pairs:,} pairs, {self.tokens:,} tokens in {self.seconds:,.0f} s ({rate:,.0f} tokens/s)",
             f"loss       {self.loss:.4f}",
         ]
-        lines += [figure.as_text() for figure in self.figures]
+        lines += [f"nDCG@10    {figure.as_text()}" for figure in self.figures]
         return "\n".join(lines)
 
     def as_json(self) -> str:
@@ -77,14 +75,16 @@ def train(settings: TrainSettings) -> TrainSummary:
     """Train, write `OUTPUT/model`, evaluate. The same settings again continue from the last checkpoint.
 
     Raises:
-        InputError: the lists cannot be used.
+        InputError: the lists or a collection cannot be used.
         ModelError: the body cannot be used.
-        UsageError: the device is not there.
+        UsageError: the device is not there, or the model cannot read pairs of the length asked for.
         OutputConflictError: OUTPUT holds the checkpoint of another run.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = _device(settings.device)
+    for folder in settings.evaluate:
+        first_stage_run(folder)  # a wrong path is better said now than after hours of training
     lists = read_lists(settings.input)
     training = [item for item in lists if item.split == "train"]
     if not training:
@@ -95,22 +95,17 @@ def train(settings: TrainSettings) -> TrainSummary:
     if settings.freeze_embeddings:
         freeze_word_embeddings(model)
     nn.Module.to(model, device)  # transformers wraps `to` in a way that type checkers cannot follow
-    encoder = PairEncoder(tokenizer)
     result = run_loop(
         model,
-        encoder,
+        served(model, tokenizer, settings.max_length),
         training,
         settings=settings,
         steps=steps,
         fingerprint=_fingerprint(settings, training),
-        device=device,
     )
     folder = settings.output / "model"
     write_model(model, tokenizer, folder, int8=settings.int8)
-    if settings.int8:
-        # What is measured is what was stored, rounding included.
-        model.load_state_dict(load_int8(folder / "model.safetensors"))
-    figures = _figures(model, encoder, lists, settings)
+    figures = _figures(folder, lists, settings)
     return TrainSummary(
         folder,
         len(training),
@@ -124,14 +119,17 @@ def train(settings: TrainSettings) -> TrainSummary:
     )
 
 
-def _figures(
-    model: PreTrainedModel, encoder: PairEncoder, lists: Sequence[TrainingList], settings: TrainSettings
-) -> tuple[Figure, ...]:
-    how = Scoring(settings.evaluate_max_length, settings.tokens_per_batch, settings.evaluate_bf16)
-    held_out = [item for item in lists if item.split == "dev" and any(candidate.label for candidate in item.candidates)]
-    figures = [evaluate_lists(model, encoder, held_out, how)] if held_out else []
+def _figures(model: Path, lists: Sequence[TrainingList], settings: TrainSettings) -> tuple[Gain, ...]:
+    """Of what was stored, rounding included, in float32 on every device."""
+    held_out = [item for item in lists if item.split == "dev" and has_relevant(item)]
+    if not (held_out or settings.evaluate):
+        return ()
+    scorer = load_scorer(
+        ScorerOptions(model=str(model), device=settings.device, precision="float32", threads=settings.threads)
+    )
+    figures = [measure_lists(scorer, held_out)] if held_out else []
     for collection in settings.evaluate:
-        figures.append(evaluate_collection(model, encoder, collection, how)[0])
+        figures.append(measure_collection(scorer, collection))
         log.info(figures[-1].as_text())
     return tuple(figures)
 

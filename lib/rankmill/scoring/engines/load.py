@@ -9,9 +9,10 @@ import torch
 from rankmill.errors import ModelError
 from rankmill.scoring.engines.choose import choose
 from rankmill.scoring.engines.engine import Engine
+from rankmill.scoring.engines.first_token import keep_first_token
 from rankmill.scoring.engines.torch_load import load_network
 from rankmill.scoring.engines.torch_packed import NAME, TorchPacked, register
-from rankmill.scoring.engines.torch_padded import TorchPadded, torch_machine, use_threads
+from rankmill.scoring.engines.torch_padded import TorchPadded, set_up_torch, torch_machine
 from rankmill.scoring.options import ScorerOptions
 
 if TYPE_CHECKING:
@@ -29,12 +30,14 @@ def load_classifier(model: "Classifier", options: ScorerOptions) -> Engine:
     """
     parameters = sum(prod(tensor.shape) for tensor in model.files.tensors.values())
     choice = choose(options, torch_machine(), parameters=parameters, convertible=True)
-    use_threads(options)
+    set_up_torch(options)
     if choice.engine == "openvino":
         from rankmill.scoring.engines.openvino import OpenVino  # noqa: PLC0415 - an extra
 
         try:
             network = _network(model, "float32", torch.device("cpu"))
+            if model.family.first_token:
+                keep_first_token(network)
             engine: Engine = OpenVino(
                 model.files,
                 network,
@@ -55,6 +58,8 @@ def load_classifier(model: "Classifier", options: ScorerOptions) -> Engine:
     if device.type == "cuda" and options.precision != "float32" and model.family.attention == "sdpa":
         return load_packed(model, options.precision, device)  # flash attention computes in 16 bits only
     network = _network(model, options.precision, device)
+    if model.family.first_token:
+        keep_first_token(network)
 
     def logits(**inputs: Any) -> torch.Tensor:
         found: torch.Tensor = network(**inputs).logits[:, 0]

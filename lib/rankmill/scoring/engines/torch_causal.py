@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from rankmill.errors import ModelError
 from rankmill.scoring.engines.torch_load import load_network
-from rankmill.scoring.engines.torch_padded import TorchPadded, choose_device, use_threads
+from rankmill.scoring.engines.torch_padded import TorchPadded, choose_device, set_up_torch
 from rankmill.scoring.int8 import is_int8, load_int8
 from rankmill.scoring.model_files import ModelFiles
 from rankmill.scoring.options import ScorerOptions
@@ -28,7 +28,7 @@ def load_causal(model: "LanguageModel", options: ScorerOptions) -> TorchPadded:
         ModelError: the weights do not fit the architecture.
         UsageError: the device is not there.
     """
-    use_threads(options)
+    set_up_torch(options)
     device = choose_device(options)
     # through the CPU: the head, in float32, need not fit on a GPU
     network = load_network(model.files, model.architecture, options.precision, torch.device("cpu"))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from rankmill.errors import ModelError
 from rankmill.scoring.batches import padded
 from rankmill.scoring.engines.torch_load import load_network
-from rankmill.scoring.engines.torch_padded import choose_device, use_threads
+from rankmill.scoring.engines.torch_padded import choose_device, set_up_torch
 from rankmill.scoring.families.bodies import Body
 from rankmill.scoring.model_files import ModelFiles
 from rankmill.scoring.modules import Dense, check_widths
@@ -196,7 +196,7 @@ def load_bi_encoder(model: "BiEncoder", options: ScorerOptions) -> TorchEmbedder
         ModelError: the weights do not fit the architecture, or the layers each other.
         UsageError: the device is not there.
     """
-    use_threads(options)
+    set_up_torch(options)
     device = choose_device(options)
     network = _load_body(model.files, model.body, options, device)
     head = model.head
@@ -212,7 +212,7 @@ def load_late_interaction(model: "LateInteraction", options: ScorerOptions) -> T
         ModelError: the weights do not fit the architecture, or the layers each other.
         UsageError: the device is not there.
     """
-    use_threads(options)
+    set_up_torch(options)
     device = choose_device(options)
     spec = model.interaction
     network = _load_body(model.files, model.body, options, device, *spec.beside_the_network)

@@ -7,7 +7,7 @@ import transformers
 
 from rankmill.errors import ModelError
 from rankmill.scoring.engines.torch_load import quiet, refuse_differences
-from rankmill.scoring.engines.torch_padded import TorchPadded, choose_device, use_threads
+from rankmill.scoring.engines.torch_padded import TorchPadded, choose_device, set_up_torch
 from rankmill.scoring.options import ScorerOptions
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def load_own_code(model: "OwnCode", options: ScorerOptions) -> TorchPadded:
         ModelError: the code fails, or the weights are not exactly what it asks for.
         UsageError: the device is not there.
     """
-    use_threads(options)
+    set_up_torch(options)
     device = choose_device(options)
     files = model.files
     auto: Any = transformers.AutoModelForSequenceClassification

@@ -119,7 +119,14 @@ def _attention(
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - needs a build with CUDA
 
         mixed: Any = varlen_attn(
-            *flat, cumulative_lengths, cumulative_lengths, longest, longest, scale=scaling, window_size=(window, window)
+            *flat,
+            cumulative_lengths,
+            cumulative_lengths,
+            longest,
+            longest,
+            scale=scaling,
+            window_size=(window, window),
+            num_splits=1,  # else how a pair is summed up would depend on who shares its batch
         )
     else:
         mixed = _pair_by_pair(flat, cumulative_lengths.tolist(), scaling, window)

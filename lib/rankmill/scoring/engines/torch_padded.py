@@ -1,5 +1,6 @@
 """The torch engine: padded micro-batches through transformers' own model code."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -31,10 +32,17 @@ def torch_machine() -> Machine:
     return replace(this_machine(), gpus=torch.cuda.device_count())
 
 
-def use_threads(options: ScorerOptions) -> None:
-    """Set the number of CPU threads for the whole process, where one was asked for."""
+def set_up_torch(options: ScorerOptions) -> None:
+    """Set the threads and the determinism of the whole process, where they were asked for.
+
+    Deterministic means: the same call gives the same bits on the same machine. What shares a batch with whom follows
+    from the call alone; what is left are GPU kernels that add up in any order, which are switched off here.
+    """
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it starts
+        torch.use_deterministic_algorithms(True)
 
 
 class TorchPadded:

@@ -40,6 +40,8 @@ class Family:
     """The model takes token_type_ids, and its tokenizers hand them out."""
     unused: tuple[str, ...] = ()
     """Weights that some checkpoints hold and that cannot influence the logit."""
+    first_token: bool = False
+    """Layers built like BERT's, and a head that reads the first token's vector alone: see `engines.first_token`."""
     attention: str = "sdpa"
     """What transformers offers for it: `sdpa`, or `eager` where the class knows nothing faster (DeBERTa)."""
 
@@ -59,6 +61,7 @@ FAMILIES = (
         "BertForSequenceClassification",
         "classifier.weight",
         token_types=True,
+        first_token=True,
         unused=("bert.embeddings.position_ids",),
     ),
     Family(
@@ -66,6 +69,7 @@ FAMILIES = (
         "ElectraForSequenceClassification",
         "classifier.out_proj.weight",
         token_types=True,
+        first_token=True,
         unused=("electra.embeddings.position_ids",),
     ),
     Family(
@@ -73,6 +77,7 @@ FAMILIES = (
         "RobertaForSequenceClassification",
         "classifier.out_proj.weight",
         positions_after_padding=True,
+        first_token=True,
         unused=_ROBERTA_UNUSED,
     ),
     Family(
@@ -80,6 +85,7 @@ FAMILIES = (
         "XLMRobertaForSequenceClassification",
         "classifier.out_proj.weight",
         positions_after_padding=True,
+        first_token=True,
         unused=_ROBERTA_UNUSED,
     ),
     Family("modernbert", "ModernBertForSequenceClassification", "classifier.weight"),

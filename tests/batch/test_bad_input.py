@@ -5,13 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
 from rankmill.cli.main import main
-from tests.batch.conftest import Row, write_parquet
+from rankmill.errors import InputError
+from tests.batch.conftest import Row, write_jsonl, write_parquet
+from tests.batch.jobs import run_job
 
 GOOD: Row = {"query_id": "q", "query": "fox", "doc_id": "d", "text": "dog"}
 Maker = Callable[[Path], object]
@@ -46,7 +49,7 @@ def files(folder: Path, **contents: bytes | list[Row]) -> Path:
 
 
 CASES: dict[str, tuple[Maker, list[str]]] = {
-    "nothing there": (lambda f: f / "absent", ["absent", "there is nothing there"]),
+    "nothing there": (lambda f: f / "absent", ["absent does not exist"]),
     "empty folder": (lambda f: f, ["no files there"]),
     "a glob without matches": (lambda f: f / "*.parquet", ["*.parquet: no files there"]),
     "other files": (
@@ -55,8 +58,8 @@ CASES: dict[str, tuple[Maker, list[str]]] = {
     ),
     "a zero-row file": (lambda f: write_parquet(f / "z.parquet", [], pa.Table.from_pylist([GOOD]).schema), ["no rows"]),
     "a zero-byte file": (lambda f: text_file(f, "z.parquet", b""), ["z.parquet: it is empty (0 bytes)"]),
-    "not Parquet": (lambda f: text_file(f, "x.parquet", b"PAR1 but not really"), ["x.parquet: it cannot be read"]),
-    "not gzip": (lambda f: text_file(f, "x.jsonl.gz", b"{}"), ["x.jsonl.gz: it cannot be read"]),
+    "not Parquet": (lambda f: text_file(f, "x.parquet", b"PAR1 but not really"), ["x.parquet cannot be read"]),
+    "not gzip": (lambda f: text_file(f, "x.jsonl.gz", b"{}"), ["x.jsonl.gz is named like a gzip file but is none"]),
     "not JSON": (lambda f: text_file(f, "x.jsonl", b"query_id,query\n"), ["line 1 is not a JSON object"]),
     "a missing column": (
         lambda f: table(f, text=None, txt=["dog"]),
@@ -70,7 +73,15 @@ CASES: dict[str, tuple[Maker, list[str]]] = {
     "candidates that are no structs": (lambda f: table(f, candidates=[["dog"]]), ["needs a list of structs"]),
     "all bad files at once": (
         lambda f: files(f, a=b"", b=b"x", c=[GOOD]),
-        ["a.parquet: it is empty", "b.parquet: it cannot be read"],
+        ["a.parquet: it is empty", "b.parquet cannot be read"],
+    ),
+    "numbers as ids that no integer column can hold": (
+        lambda f: text_file(f, "x.jsonl", orjson.dumps({**GOOD, "query_id": 2.5})),
+        ["query_id is double; ids must be strings or integers"],
+    ),
+    "values nested without end": (
+        lambda f: text_file(f, "x.jsonl", b'{"query_id": ' + b"[" * 900 + b"]" * 900 + b"}"),
+        ["x.jsonl: "],
     ),
     "files of two schemas": (
         lambda f: files(f, a=[GOOD], b=[{**GOOD, "query_id": 1}], c=[{**GOOD, "title": "T"}]),
@@ -91,6 +102,26 @@ def test_unusable_input_is_refused(case: str, tmp_path: Path, model: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
+def test_every_file_that_is_damaged_far_from_its_start_is_named(tmp_path: Path, model: Path) -> None:
+    """A byte is turned behind the first thousand lines, and in the ids, far before the footer."""
+    rows = [{**GOOD, "query_id": str(n**9), "doc_id": str(n)} for n in range(20_000)]
+    (tmp_path / "in").mkdir()
+    write_jsonl(tmp_path / "in" / "a.jsonl.gz", rows)
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "b.parquet", write_page_checksum=True)
+    write_jsonl(tmp_path / "in" / "c.jsonl.gz", rows)
+    for path in (tmp_path / "in").iterdir():
+        body = bytearray(path.read_bytes())
+        body[1000 if path.suffix == ".parquet" else len(body) // 2] ^= 0xFF
+        path.write_bytes(body)
+    write_parquet(tmp_path / "in" / "good.parquet", rows[:5])
+    with pytest.raises(InputError) as refused:
+        run_job(tmp_path / "in", tmp_path / "out", model)
+    message, *problems = str(refused.value).splitlines()
+    assert message == f"--input {tmp_path / 'in'} cannot be used; nothing was written."
+    assert [Path(problem.split()[1]).name for problem in problems] == ["a.jsonl.gz", "b.parquet", "c.jsonl.gz"]
+    assert not list((tmp_path / "out").glob("*"))
+
+
 FLAGS: dict[str, tuple[list[object], list[str]]] = {
     "top-k of zero": (["--top-k", 0], ["--top-k 0", "greater than or equal to 1"]),
     "an unknown flag": (["--top-q", 3], ["--top-q is not a flag", "Did you mean --top-k?"]),
@@ -107,6 +138,9 @@ FLAGS: dict[str, tuple[list[object], list[str]]] = {
         ["--max-query-tokens 64", "--max-length 64"],
     ),
     "an output scheme nobody knows": (["--output", "ftp://host/x"], ["ftp://", "s3://"]),
+    "a run in a folder that is not there": (["--trec-run", "absent/x.trec"], ["absent/x.trec", "make it first"]),
+    "a run that is a folder": (["--trec-run", "/"], ["--trec-run / is a folder"]),
+    "a run that nobody can write": (["--trec-run", "ftq://host/x"], ["--trec-run ftq://host/x", "ftq"]),
     "a config that is not there": (["--config", "absent.yaml"], ["--config absent.yaml"]),
 }
 
@@ -120,13 +154,6 @@ def test_unusable_flags_are_refused(case: str, tmp_path: Path, model: Path, caps
     for sentence in sentences:
         assert sentence in message
     assert not (tmp_path / "out").exists()
-
-
-def bi_encoder(folder: Path) -> Path:
-    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertModel"]}))
-    modules = [{"type": "sentence_transformers.models.Transformer"}, {"type": "sentence_transformers.models.Pooling"}]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    return folder
 
 
 def language_model(folder: Path) -> Path:
@@ -145,7 +172,6 @@ def pickled(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (bi_encoder, "bi-encoder"),
         (language_model, "Qwen3ForCausalLM"),
         (pickled, "safetensors"),
         (lambda folder: folder, "empty"),
@@ -181,7 +207,7 @@ def test_a_config_file_and_the_environment_are_read(
 ) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("input: from-file\noutput: out\ntop-k: 3\n")
-    assert rerank(capsys, "--config", config)[1].startswith("rankmill rerank: --input from-file: there is nothing")
+    assert rerank(capsys, "--config", config)[1].startswith("rankmill rerank: --input from-file does not exist")
     monkeypatch.setenv("RANKMILL_INPUT", "from-environment")
     assert "--input from-environment" in rerank(capsys, "--config", config)[1]
     assert "--input from-flag" in rerank(capsys, "--config", config, "--input", "from-flag")[1]

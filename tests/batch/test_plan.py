@@ -1,10 +1,13 @@
 """Shards hold whole queries, cover every row once, and are read in one pass."""
 
+import pickle
+
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankmill.batch.group import chunks
 from rankmill.batch.plan import default_shard_pairs, make_plan, read_units
 from rankmill.batch.workers import choose_pool
 from rankmill.settings.rerank import Columns
@@ -37,11 +40,13 @@ def test_every_row_is_in_one_shard_and_every_query_too(files: list[list[str]], s
     inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(len(files))]
     plan = make_plan(inputs, LAYOUT, [runs(ids) for ids in files], shard_pairs)
     shard_of: dict[tuple[int, int], int] = {}
-    places = [(p, s.index) for s in plan.shards for p in s.pieces] + [(s.piece, s.shard) for s in plan.scattered]
-    for piece, shard in places:
-        for row in range(piece.start, piece.stop):
-            assert (piece.file, row) not in shard_of
-            shard_of[piece.file, row] = shard
+    places = [(p.file, p.start, p.stop, s.index) for s in plan.shards for p in s.pieces]
+    far = plan.scattered
+    places += zip(far.file.tolist(), far.start.tolist(), far.stop.tolist(), far.shard.tolist(), strict=True)
+    for file, start, stop, shard in places:
+        for row in range(start, stop):
+            assert (file, row) not in shard_of
+            shard_of[file, row] = shard
     assert set(shard_of) == {(file, row) for file, ids in enumerate(files) for row in range(len(ids))}
     shards_of_query: dict[str, set[int]] = {}
     for (file, row), shard in shard_of.items():
@@ -60,11 +65,42 @@ def test_contiguous_queries_cost_no_gathering(files: list[list[str]], shard_pair
     grouped = [sorted(f"{n}-{query}" for query in ids) for n, ids in enumerate(files)]
     inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(len(files))]
     plan = make_plan(inputs, LAYOUT, [runs(ids) for ids in grouped], shard_pairs)
-    assert plan.scattered == ()
+    assert len(plan.scattered) == 0
     assert all(len(shard.pieces) == 1 for shard in plan.shards)
-    units = read_units(plan.shards, own=len(files))
+    units = read_units(plan.shards, inputs)
     assert [shard for unit in units for shard in unit.shards] == list(plan.shards)
     assert all(len({shard.pieces[0].file for shard in unit.shards}) == 1 for unit in units)
+
+
+def test_scattered_runs_cost_the_driver_a_few_bytes_each() -> None:
+    """Two files with the same queries in turn: nothing lies together, so that every row is a run."""
+    ids = [f"q{n}" for n in range(5000)]
+    inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(2)]
+    plan = make_plan(inputs, LAYOUT, [runs(ids), runs(ids)], 100)
+    assert len(plan.scattered) == 10_000
+    assert len(pickle.dumps(plan.scattered)) < 50 * len(plan.scattered)
+
+
+def test_tasks_gather_a_bounded_number_of_pairs_not_of_rows() -> None:
+    """Rows of nested input hold many pairs."""
+    ids = [f"q{n}" for n in range(1000)]
+    hundreds = [runs_of(pa.array(ids), np.full(1000, 1000), 0)] * 2
+    inputs = [InputFile("a.parquet", 1, ""), InputFile("b.jsonl.gz", 1, "")]
+    plan = make_plan(inputs, LAYOUT, hundreds, 1000)
+    found = chunks(plan)
+    assert [chunk.index for chunk in found] == list(range(len(found)))
+    pairs = [(int(chunk.runs.file[0]), int(chunk.runs.pairs.sum())) for chunk in found]
+    assert [size for file, size in pairs if file == 0] == [131_000] * 7 + [83_000]
+    assert sum(size for file, size in pairs if file == 1) == 1_000_000
+    assert [set(chunk.runs.file.tolist()) for chunk in found] == [{file} for file, _ in pairs]
+
+
+def test_a_compressed_file_is_read_by_a_few_tasks_only() -> None:
+    """Each has to decompress what comes before its part."""
+    ids = [f"q{n}" for n in range(1000)]
+    for name, units in (("a.jsonl", 125), ("a.jsonl.gz", 8)):
+        inputs = [InputFile(name, 1, "")]
+        assert len(read_units(make_plan(inputs, LAYOUT, [runs(ids)], 1).shards, inputs)) == units
 
 
 def test_runs_are_the_same_for_every_spelling_of_an_id() -> None:

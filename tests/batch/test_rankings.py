@@ -10,7 +10,12 @@ import pytest
 import torch
 import transformers
 
-from tests.batch.conftest import FORMS, Row, nested, write_parquet
+from rankmill.batch import group
+from rankmill.errors import InputError
+from rankmill.settings.rerank import Columns
+from rankmill.tables import jsonl, parquet
+from rankmill.tables.trec import read_run
+from tests.batch.conftest import FORMS, Row, nested, write_jsonl, write_parquet
 from tests.batch.jobs import read_rankings, run_job, run_on_ray
 
 
@@ -109,6 +114,69 @@ def test_metadata_says_what_scored_the_part(tmp_path: Path, model: Path, rows: l
     assert len(metadata[b"rankmill.scorer"]) == 64
 
 
+def logits(output: Path) -> dict[str, float]:
+    return {row["doc_id"]: row["logit"] for row in read_rankings(output)}
+
+
+def test_the_title_as_text_is_read_once(tmp_path: Path, model: Path) -> None:
+    row: Row = {"query_id": "q", "query": "fox", "doc_id": "d", "title": "Shoes"}
+    for form, write in (("parquet", write_parquet), ("jsonl", write_jsonl)):
+        source = write(tmp_path / f"titles.{form}", [row])
+        run_job(source, tmp_path / form, model, columns=Columns(text="title"))
+    run_job(
+        write_parquet(tmp_path / "texts.parquet", [{**row, "text": "Shoes", "title": None}]), tmp_path / "out", model
+    )
+    assert logits(tmp_path / "parquet") == logits(tmp_path / "jsonl") == logits(tmp_path / "out")
+
+
+@pytest.mark.parametrize("shape", ["pairs", "nested"])
+def test_columns_of_jsonl_may_come_late(shape: str, tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    """Neither behind the sampled lines nor in one of several files are titles and scores ignored."""
+    plain = {key: value for key, value in rows[0].items() if key not in {"title", "retrieval_score"}}
+    early = [{**plain, "query_id": f"early{n}"} for n in range(1100)]
+    late = rows if shape == "pairs" else nested(rows)
+    first = early if shape == "pairs" else nested(early)
+    write_parquet(tmp_path / "in.parquet", late)
+    run_job(tmp_path / "in.parquet", tmp_path / "expected", model)
+    expected = read_rankings(tmp_path / "expected")
+    write_jsonl(tmp_path / "one.jsonl", [*first, *late])
+    write_jsonl(tmp_path / "two" / "a.jsonl", first[:1])
+    write_jsonl(tmp_path / "two" / "b.jsonl", late)
+    for source in (tmp_path / "one.jsonl", tmp_path / "two"):
+        output = tmp_path / f"{source.name}-out"
+        run_job(source, output, model, shard_pairs=500)
+        found = [row for row in read_rankings(output) if not row["query_id"].startswith("early")]
+        assert_same(found, expected)
+        assert [row["retrieval_score"] for row in found] == [row["retrieval_score"] for row in expected]
+        assert [row["retrieval_rank"] for row in found] == [row["retrieval_rank"] for row in expected]
+
+
+def test_parquet_without_titles_beside_jsonl(tmp_path: Path, model: Path) -> None:
+    row: Row = {"query_id": "q", "query": "fox", "doc_id": "parquet", "text": "dog"}
+    write_parquet(tmp_path / "in" / "a.parquet", [row])
+    write_jsonl(tmp_path / "in" / "b.jsonl", [{**row, "doc_id": "jsonl"}, {**row, "doc_id": "title", "title": "Cat"}])
+    run_job(tmp_path / "in", tmp_path / "out", model)
+    found = logits(tmp_path / "out")
+    assert found["parquet"] == pytest.approx(found["jsonl"], abs=1e-4)
+    assert abs(found["parquet"] - found["title"]) > 1e-3
+
+
+@pytest.mark.parametrize("form", ["shuffled over files", "nested, queries split over files", "jsonl.gz, shuffled"])
+def test_scattered_rows_are_written_in_files_of_a_bounded_size(
+    form: str,
+    tmp_path: Path,
+    model: Path,
+    rows: list[Row],
+    expected: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group, "_FILE_BYTES", 1)  # every batch that is read makes a file
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
+    monkeypatch.setattr(jsonl, "_CHUNK_LINES", 5)
+    run_job(FORMS[form](tmp_path / "in", rows), tmp_path / "out", model)
+    assert_same(read_rankings(tmp_path / "out"), expected)
+
+
 def test_integer_ids_come_back_as_integers(tmp_path: Path, model: Path) -> None:
     rows = [
         {"query_id": q, "query": "sorted list", "doc_id": 10 * q + d, "text": f"{d}"} for q in (2, 1) for d in (1, 2)
@@ -167,13 +235,26 @@ def test_trec_run_holds_the_same_rankings(tmp_path: Path, model: Path, rows: lis
     run = tmp_path / "run.trec.gz"
     source = write_parquet(tmp_path / "in.parquet", rows)
     run_job(source, tmp_path / "out", model, shape=shape, trec_run=str(run), top_k=5)
-    from rankmill.tables.trec import read_run  # noqa: PLC0415 - only this test reads a run
-
     run_job(source, tmp_path / "flat", model, top_k=5)
     found = read_run(str(run)).sort_by([("query_id", "ascending"), ("rank", "ascending")]).to_pylist()
     assert [(r["query_id"], r["doc_id"], r["rank"]) for r in found] == [
         (r["query_id"], r["doc_id"], r["rank"]) for r in read_rankings(tmp_path / "flat")
     ]
+    again = run_job(source, tmp_path / "out", model, shape=shape, trec_run=str(tmp_path / "again.trec"), top_k=5)
+    assert again.already_complete
+    assert read_run(str(tmp_path / "again.trec")).equals(read_run(str(run)))
+
+
+def test_ids_that_a_trec_run_cannot_carry_are_found_before_they_are_scored(
+    tmp_path: Path, model: Path, rows: list[Row]
+) -> None:
+    named = [{**row, "doc_id": row["doc_id"].replace("-", " ")} for row in rows]
+    null = {**rows[0], "doc_id": None}  # a rejected row, which no run will hold
+    source = write_parquet(tmp_path / "in.parquet", [null, *rows[:20], *named[20:]])
+    with pytest.raises(InputError, match=r"doc_id are empty or contain whitespace.*'d4 4'"):
+        run_job(source, tmp_path / "out", model, trec_run=str(tmp_path / "run.trec"), max_rejected=1)
+    assert len(list((tmp_path / "out").glob("part-*"))) == 1, "of the first shard, whose ids are good"
+    assert run_job(source, tmp_path / "out", model, max_rejected=1).totals.rejected == 1
 
 
 def test_one_candidate_and_twenty_thousand(tmp_path: Path, model: Path) -> None:

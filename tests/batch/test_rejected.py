@@ -15,7 +15,7 @@ from rankmill.batch.job import allowed_rejects
 from rankmill.batch.stages import score_shard
 from rankmill.errors import NonFiniteScoreError, TooManyRejectedError
 from rankmill.types import EncodedPairs
-from tests.batch.conftest import write_parquet
+from tests.batch.conftest import write_jsonl, write_parquet
 from tests.batch.jobs import read_rankings, read_rejected, run_job
 
 GOOD = {"query_id": "q", "query": "fox", "doc_id": "good", "text": "dog"}
@@ -101,7 +101,8 @@ def test_invalid_utf8_in_a_string_column_of_parquet(tmp_path: Path, model: Path)
     assert {row["doc_id"] for row in read_rankings(tmp_path / "out")} == {"a", "c"}
 
 
-def test_nested_rows(tmp_path: Path, model: Path) -> None:
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_nested_rows(form: str, tmp_path: Path, model: Path) -> None:
     good = {"doc_id": "good", "text": "dog"}
     rows: list[dict[str, Any]] = [
         {"query_id": "q0", "query": "fox", "candidates": [good, {"doc_id": "d1", "text": None}, None]},
@@ -110,18 +111,96 @@ def test_nested_rows(tmp_path: Path, model: Path) -> None:
         {"query_id": "q3", "query": None, "candidates": [good]},
         {"query_id": "q4", "query": "fox", "candidates": [good]},
     ]
-    summary = run_job(write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out", model, max_rejected=4)
+    write = write_parquet if form == "parquet" else write_jsonl
+    summary = run_job(write(tmp_path / f"in.{form}", rows), tmp_path / "out", model, max_rejected=5)
     assert reasons(tmp_path / "out") == [
         (0, "q0", "d1", "null_text"),
         (0, "q0", None, "null_doc_id"),
-        (1, "q1", None, "null_candidates"),
+        (1, "q1", None, "no_candidates"),
+        (2, "q2", None, "no_candidates"),
         (3, "q3", "good", "null_query"),
     ]
     assert [(row["query_id"], row["doc_id"]) for row in read_rankings(tmp_path / "out")] == [
         ("q0", "good"),
         ("q4", "good"),
     ]
-    assert summary.totals.pairs_in == 6
+    assert summary.totals.pairs_in == 7
+
+
+def test_a_bad_value_in_nested_jsonl_rejects_no_more_than_it_must(tmp_path: Path, model: Path) -> None:
+    a, b = {"doc_id": "a", "text": "cat"}, {"doc_id": "b", "text": "dog"}
+    rows: list[Any] = [
+        {"query_id": "q0", "query": "fox", "candidates": [{**a, "text": "\ud800"}, b]},
+        {"query_id": "q1", "query": 7, "candidates": [a, b]},
+        {"query_id": "q2", "query": "fox", "candidates": [{**a, "doc_id": 5}, "b", b]},
+        {"query_id": "q3", "query": "fox", "candidates": "none"},
+        "no object",
+        {"query_id": "q4\ud800", "query": "fox", "candidates": [a]},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    run_job(tmp_path / "in.jsonl", tmp_path / "out", model, max_rejected="100%")
+    assert reasons(tmp_path / "out") == [
+        (0, "q0", "a", "invalid_unicode"),
+        (1, "q1", "a", "wrong_type"),
+        (1, "q1", "b", "wrong_type"),
+        (2, "q2", None, "wrong_type"),
+        (2, "q2", None, "wrong_type"),
+        (3, "q3", None, "wrong_type"),
+        (4, None, None, "invalid_json"),
+        (5, None, "a", "invalid_unicode"),
+    ]
+    assert read_rejected(tmp_path / "out").column("detail").to_pylist()[1:6] == [
+        *["query is int, not string"] * 2,
+        "doc_id is int, not string",
+        "a candidate is str, not an object",
+        "candidates is str, not a list",
+    ]
+    assert [(row["query_id"], row["doc_id"]) for row in read_rankings(tmp_path / "out")] == [("q0", "b"), ("q2", "b")]
+
+
+@pytest.mark.parametrize("lists", [[[], None], [[], []]])
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_a_query_without_candidates_in_two_places(form: str, lists: list[Any], tmp_path: Path, model: Path) -> None:
+    good = [{"doc_id": "good", "text": "dog"}]
+    rows: list[Any] = [
+        {"query_id": query_id, "query": "fox", "candidates": candidates}
+        for query_id, candidates in (("q0", lists[0]), ("q1", good), ("q0", lists[1]))
+    ]
+    write = write_parquet if form == "parquet" else write_jsonl
+    summary = run_job(write(tmp_path / f"in.{form}", rows), tmp_path / "out", model, max_rejected=2)
+    assert reasons(tmp_path / "out") == [(0, "q0", None, "no_candidates"), (2, "q0", None, "no_candidates")]
+    assert (summary.totals.pairs_in, summary.totals.scored) == (3, 1)
+
+
+def test_numbers_in_jsonl_are_not_cast(tmp_path: Path, model: Path) -> None:
+    """A fraction after the sampled lines is no id of another query, and no other number of a kept column."""
+    row = {**GOOD, "query_id": 0, "n": 1, "weight": 0.5}
+    rows: list[dict[str, Any]] = [{**row, "query_id": 1 + n // 100} for n in range(1000)]
+    rows += [{**row, "query_id": odd} for odd in (3.5, 7.0, True, "7", 2**64 - 1, 2**64)]
+    rows += [{**row, "query_id": 99, "doc_id": "kept", "n": n, "weight": 2} for n in (2.9, True, 5)]
+    write_jsonl(tmp_path / "in.jsonl", rows)
+    summary = run_job(
+        tmp_path / "in.jsonl", tmp_path / "out", model, max_rejected="100%", shard_pairs=300, keep="n,weight"
+    )
+    rejected = read_rejected(tmp_path / "out")
+    assert set(rejected.column("reason").to_pylist()) == {"wrong_type"}
+    assert rejected.column("detail").to_pylist() == [
+        *("query_id is float, not int64", "query_id is float, not int64", "query_id is bool, not int64"),
+        *("query_id is str, not int64", "query_id is a number beyond int64", "query_id is float, not int64"),
+        *("n is float, not int64", "n is bool, not int64"),
+    ]
+    assert rejected.column("query_id").to_pylist() == [None] * 6 + [99] * 2
+    found = read_rankings(tmp_path / "out")
+    assert sum(row["rank"] == 1 for row in found) == summary.totals.queries == 11
+    assert [(row["n"], row["weight"]) for row in found if row["query_id"] == 99] == [(5, 2.0)]
+
+
+def test_scores_beyond_what_a_float_holds_exactly(tmp_path: Path, model: Path) -> None:
+    rows = [{**GOOD, "doc_id": str(n), "retrieval_score": 2**53 + n} for n in range(3)]
+    for form, write in (("parquet", write_parquet), ("jsonl", write_jsonl)):
+        run_job(write(tmp_path / f"in.{form}", rows), tmp_path / form, model)
+        scores = {row["doc_id"]: row["retrieval_score"] for row in read_rankings(tmp_path / form)}
+        assert scores == {"0": 2.0**53, "1": 2.0**53, "2": 2.0**53 + 2}
 
 
 def test_more_rejected_rows_than_allowed_stop_the_job_and_keep_what_is_done(tmp_path: Path, model: Path) -> None:

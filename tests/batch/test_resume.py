@@ -5,19 +5,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from rankmill.batch import job as batch
 from rankmill.batch.executor import InProcess
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.stages import Encode, Write
-from rankmill.errors import InputError, OutputConflictError
+from rankmill.errors import InputError, OutputConflictError, TooManyRejectedError
 from rankmill.scoring.options import ScorerOptions
 from tests.batch.conftest import Row, write_parquet
-from tests.batch.jobs import read_rankings, run_job, settings_for
+from tests.batch.jobs import read_rankings, run_job, run_on_ray, settings_for
 
 
 def stamps(output: Path) -> dict[str, int]:
@@ -92,12 +94,109 @@ def test_a_file_replaced_while_the_job_runs_is_noticed(tmp_path: Path, model: Pa
     job = batch.prepare(settings_for(source, tmp_path / "out", model))
 
     class Meddling(InProcess):
-        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
+        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
             write_parquet(source, rows[: len(rows) // 2])
-            return super().run_shards(encode, scorer, write)
+            return InProcess().run_shards(encode, scorer, write)
 
     with pytest.raises(InputError, match="The input changed while the job ran"):
         batch.run(job, Meddling())
+
+
+def test_a_file_replaced_by_one_of_as_many_rows_is_noticed_too(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    files = [write_parquet(tmp_path / "in" / f"{name}.parquet", rows) for name in "ab"]
+    job = batch.prepare(settings_for(tmp_path / "in", tmp_path / "out", model))
+
+    class Meddling(InProcess):
+        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
+            yield from InProcess().run_shards(encode, scorer, write)
+            write_parquet(files[0], [{**row, "text": row["text"].swapcase()} for row in rows])
+            write_parquet(tmp_path / "in" / "new.parquet", rows)  # of no concern: it was not read
+
+    with pytest.raises(InputError) as refusal:
+        batch.run(job, Meddling())
+    assert "The input changed while the job ran" in str(refusal.value)
+    assert refusal.value.args[1] == (f"{files[0]} was replaced",)
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_another_release_that_cuts_other_shards_is_refused(
+    tmp_path: Path, model: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    run_job(source, tmp_path / "out", model, shard_pairs=None)
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    recorded = orjson.loads((tmp_path / "out" / "_rankmill" / "job.json").read_bytes())
+    assert recorded["plan"]["shard_pairs"] == 256
+    run_job(source, tmp_path / "out", model, shard_pairs=None)
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    monkeypatch.setattr(batch, "default_shard_pairs", lambda _pairs, _bytes: 20)
+    with pytest.raises(OutputConflictError, match=r"shards: rankmill \S+, which began it, cut the input otherwise"):
+        run_job(source, tmp_path / "out", model, shard_pairs=None)
+
+
+def test_an_error_closes_the_stream_of_work(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", [{**rows[0], "text": None}, *rows])
+    job = batch.prepare(settings_for(source, tmp_path / "out", model, max_rejected=0))
+    ends: list[str] = []
+
+    class Watched(InProcess):
+        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
+            try:
+                yield from InProcess().run_shards(encode, scorer, write)
+            finally:
+                ends.append("closed")
+
+    with pytest.raises(TooManyRejectedError) as stopped:
+        batch.run(job, Watched())
+    assert ends == ["closed"], stopped  # while the error, whose traceback holds the stream, is still there
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_an_error_gives_the_workers_back_on_ray(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    import ray  # noqa: PLC0415 - of the tests here only this one needs it
+
+    source = write_parquet(tmp_path / "in.parquet", [{**rows[0], "text": None}, *rows])
+    with pytest.raises(TooManyRejectedError) as stopped:
+        run_on_ray(source, tmp_path / "out", model, max_rejected=0, shard_pairs=1, workers=1, cpus_per_worker=1)
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:  # type: ignore[no-untyped-call]
+        assert time.monotonic() < deadline, stopped
+        time.sleep(0.1)
+
+
+def test_half_written_files_of_a_killed_job_are_swept(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    staging = tmp_path / "out" / "_rankmill" / "staging"
+    staging.mkdir(parents=True)  # killed before it had written its record
+    (staging / "0a1b").write_bytes(b"PAR1 half of a par")
+    run_job(source, tmp_path / "out", model)
+    assert not list(staging.iterdir())
+    assert len(read_rankings(tmp_path / "out")) == len(rows)
+
+
+def test_what_was_gathered_from_another_input_is_not_used(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    """The input is replaced after the plan, by one of the same size; the job dies; the old file is put back."""
+    scattered = rows[1::2] + rows[::2]
+    source = write_parquet(tmp_path / "in.parquet", scattered)
+    body, times = source.read_bytes(), source.stat()
+
+    gathered = tmp_path / "out" / "_rankmill" / "gathered"
+
+    class Meddling(InProcess):
+        def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+            write_parquet(source, [{**row, "text": f"other {row['text']}"} for row in scattered])
+            yield from super().map(function, items)
+            if list(gathered.glob("*")):
+                raise ConnectionError("the cluster is gone")
+
+    job = batch.prepare(settings_for(source, tmp_path / "out", model))
+    with pytest.raises(ConnectionError):
+        batch.run(job, Meddling())
+    source.write_bytes(body)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    run_job(source, tmp_path / "out", model)
+    run_job(source, tmp_path / "undisturbed", model)
+    assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "undisturbed")
 
 
 @pytest.mark.slow

@@ -64,11 +64,23 @@ def test_globs_jsonl_and_rejected_rows_in_buckets(tmp_path: Path, model: Path, r
     assert pq.read_table(s3.uri("out")).num_rows == len(rows)
 
 
+def test_a_folder_made_in_the_console(tmp_path: Path, model: Path, rows: list[Row], s3: S3Bucket) -> None:
+    """Such a folder is an empty object whose name ends in a slash."""
+    upload(s3, write_parquet(tmp_path / "a.parquet", rows))
+    client = boto3.client("s3")
+    for key in ("in/", "in/deep/"):
+        client.put_object(Bucket=s3.bucket, Key=key, Body=b"")
+    client.close()
+    for number, source in enumerate(("in", "in/", "in/*")):
+        summary = run_job(s3.uri(source), tmp_path / f"out{number}", model)
+        assert summary.totals.scored == len(rows)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "code", "sentence"),
     [
-        ("s3://no-such-bucket/in", "out", 2, "there is nothing there"),
-        ("s3://{bucket}/absent", "out", 2, "there is nothing there"),
+        ("s3://no-such-bucket/in", "out", 2, "does not exist"),
+        ("s3://{bucket}/absent", "out", 2, "does not exist"),
         ("in.parquet", "s3://no-such-bucket/out", 7, "no such bucket: s3://no-such-bucket/out"),
     ],
 )

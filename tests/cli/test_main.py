@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_every_command_explains_its_flags(command: str, capsys: pytest.CaptureFi
     assert "--as-json" not in shown, "a flag has one name"
 
 
-@pytest.mark.parametrize("script", ["rerank", "evaluate", "bench", "train"])
+@pytest.mark.parametrize("script", ["rerank", "evaluate", "bench", "train", "measure", "training_lists"])
 def test_scripts_take_the_flags_of_their_command(script: str) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
@@ -63,28 +64,40 @@ def test_pace_counts_what_this_run_did() -> None:
     )
 
 
-def test_in_a_log_there_is_a_line_every_ten_seconds(
+def test_in_a_log_there_is_a_line_now_and_then_even_when_no_shard_is_finished(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter(range(0, 1000, 3))
-    monkeypatch.setattr("rankmill.batch.progress.time.monotonic", lambda: float(next(clock)))
-    with caplog.at_level("INFO", "rankmill"), watching(WORK, Totals(), quiet=False) as report:
-        for shards in range(1, 11):
-            report(Totals(shards=shards, queries=10 * shards, pairs_in=100 * shards, tokens=1))
-    assert [message.split("/")[0] for message in caplog.messages] == ["4", "8", "10"]
     assert LOG_SECONDS == 10
+    monkeypatch.setattr("rankmill.batch.progress.LOG_SECONDS", 0.05)
+
+    def wait_for(count: int) -> None:
+        deadline = time.monotonic() + 20
+        while len(caplog.messages) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    with caplog.at_level("INFO", "rankmill"), watching(WORK, Totals(), quiet=False) as report:
+        wait_for(2)
+        assert {message.split()[0] for message in caplog.messages} == {"0/10"}
+        report(Totals(shards=3, queries=30, pairs_in=300, tokens=1))
+        wait_for(len(caplog.messages) + 2)
+        report(Totals(shards=10, queries=100, pairs_in=1000, tokens=3))
+    shown = [message.split()[0] for message in caplog.messages]
+    assert "3/10" in shown
+    assert shown[-1] == "10/10", "the last state is shown, however short the job"
+    assert len(shown) < 100
 
 
 @pytest.mark.slow
 def test_bench_measures_both_sides(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "model", "bert")
-    flags = ["--model", str(model), "--pairs", "300", "--rounds", "1", "--grow", "2", "--json"]
+    flags = ["--model", str(model), "--pairs", "300", "--rounds", "1", "--grow", "2", "--no-latency", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "rankmill", "bench", *flags], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["pairs"] >= 300
-    assert found["grown_pairs"] == 2 * found["pairs"]
-    assert found["job_to_bare"] == pytest.approx(found["job_pairs_per_second"] / found["bare_pairs_per_second"])
-    assert 0 < found["driver_peak_bytes"] < 2**33
+    bare, job, pairs = found["bare"], found["job"], found["workload"]["pairs"]
+    assert pairs >= 300
+    assert found["grown"]["pairs"] == 2 * pairs
+    assert job["to_bare"] == pytest.approx(job["pairs_per_second"] / bare["pairs_per_second"])
+    assert 0 < job["driver_peak_bytes"] < 2**33

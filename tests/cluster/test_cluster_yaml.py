@@ -95,6 +95,10 @@ def test_the_head_keeps_tasks_off_and_the_workers_are_spot_from_zero(config: dic
     assert types["gpu_spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
 
 
+def test_the_command_in_its_header_tells_the_job_what_is_still_to_come(config: dict[str, Any]) -> None:
+    assert f"--gpus-per-worker 1 --workers 1,{config['max_workers']} " in (ROOT / "cluster.yaml").read_text()
+
+
 def test_ray_accepts_the_runtime_environment(runtime_env: dict[str, Any]) -> None:
     assert set(runtime_env) == {"env_vars", "excludes"}
     assert parse_and_validate_env_vars(runtime_env["env_vars"]) == {"PYTHONPATH": "lib"}

@@ -187,6 +187,8 @@ def test_rerank_runs_as_a_job(head: Head, checkout: Path, tmp_path: Path) -> Non
         str(model),
         "--workers",
         "1",
+        "--gpus-per-worker",
+        "0",
     ]
     finished = head.submit(checkout, RUNTIME_ENV, ["python", "jobs/rerank.py", *flags])
     assert finished.returncode == 0, finished.stdout + finished.stderr

@@ -106,7 +106,7 @@ def test_nested_rankings(tmp_path: Path) -> None:
         (lambda path: write(path / "q", "1 0 a 1\n1 0 a 2\n"), "line 2: document 'a' is judged 2.*but 1"),
         (lambda path: write(path / "q", "x\n" * 1000), "1,000 unusable lines.*and 980 more"),
         (lambda path: write(path / "q.tsv.gz", "1 0 a 1\n"), "named like a gzip file"),
-        (lambda path: write(path / "q.parquet", "no"), "not a readable Parquet file"),
+        (lambda path: write(path / "q.parquet", "no"), "q.parquet cannot be read"),
         (lambda path: parquet(path / "q.parquet", query_id=["1"], docid=["a"], relevance=[1]), "Did you mean docid"),
         (lambda path: parquet(path / "q.parquet", query_id=["1", None], doc_id=["a", "b"], relevance=[1, 1]), "1 null"),
         (lambda path: parquet(path / "q.parquet", query_id=["1"], doc_id=["a"], relevance=["high"]), "no int64"),

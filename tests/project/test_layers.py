@@ -16,6 +16,7 @@ LAYERS = (
     ("batch", "serving", "training"),  # the first row that may import Ray
     ("cluster",),
     ("demo",),
+    ("bench",),  # measures what lies below, on the demonstration's pairs
     ("cli",),
     ("__main__",),
 )

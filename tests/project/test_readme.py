@@ -11,6 +11,8 @@ import boto3  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 
+from rankmill.settings.load import load_settings
+from rankmill.settings.rerank import RerankSettings
 from tests.cluster.ray_head import running_head
 from tests.conftest import S3Bucket
 
@@ -54,7 +56,7 @@ def user_environment() -> dict[str, str]:
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    tested = {"plain", "s3", "slow", "slow, cluster", "slow, after make demo"}
+    tested = {"plain", "s3", "config", "slow", "slow, cluster", "slow, after make demo"}
     assert {block.how for block in BLOCKS} - {"skip, because this is what runs these tests"} == tested
 
 
@@ -68,8 +70,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_your_own_data(folder: Path) -> None:
     printed = [run(block, folder, user_environment()) for block in chosen("plain")]
-    assert len(printed) == 3
-    assert "'doc_id': 'reset', 'rank': 1" in printed[-1]
+    assert "'doc_id': 'reset', 'rank': 1" in printed[2]
+    assert "Reset current HEAD" in printed[3].splitlines()[0]
+    assert '"index":1,"rank":1' in printed[4]
+    assert "cross-encoder" in printed[5]
+    assert len(printed) == 6
 
 
 def test_from_s3_to_s3(folder: Path, s3: S3Bucket) -> None:
@@ -81,6 +86,14 @@ def test_from_s3_to_s3(folder: Path, s3: S3Bucket) -> None:
     assert pq.read_table("s3://bucket/rankings").num_rows == 3
 
 
+def test_flags_in_a_file(tmp_path: Path) -> None:
+    (block,) = chosen("config")
+    (tmp_path / "job.yaml").write_text(block.code)
+    settings = load_settings(RerankSettings, ["--config", str(tmp_path / "job.yaml")], "rankmill rerank")
+    assert settings.input == "s3://bucket/candidates/"
+    assert (settings.columns.query_id, settings.columns.text) == ("qid", "body")
+
+
 @pytest.mark.slow
 def test_on_a_cluster(folder: Path, s3: S3Bucket) -> None:
     for block in chosen("plain")[:1]:
@@ -88,8 +101,13 @@ def test_on_a_cluster(folder: Path, s3: S3Bucket) -> None:
     upload(folder / "candidates.parquet")
     with running_head(num_cpus=4, environment=s3.environment) as head:
         for block in chosen("slow, cluster"):
-            code = block.code.replace("http://localhost:8265", head.jobs)
-            assert code != block.code
+            code = block.code
+            for shown, here in (
+                ("http://localhost:8265", head.jobs),
+                ("--gpus-per-worker 1 --workers 1,8", "--gpus-per-worker 0 --workers 1"),
+            ):
+                assert shown in code
+                code = code.replace(shown, here)
             run(Block(block.how, block.language, code), ROOT, head.environment)
     assert pq.read_table("s3://bucket/from-cluster").num_rows == 3
 

@@ -13,17 +13,17 @@ FOLDER = Path(rankmill.__file__).parent / "scoring" / "builtin"
 MOST_BYTES = 26_000_000
 
 PINNED = [
-    ("how do I reverse a list in place", "list.reverse Reverse the elements of the list in place.", 4.8266),
+    ("how do I reverse a list in place", "list.reverse Reverse the elements of the list in place.", 3.9093),
     (
         "capital of Australia",
         "Canberra is the capital city of Australia. Founded following the federation of the colonies of Australia.",
-        3.6893,
+        2.4797,
     ),
-    ("capital of Australia", "Kangaroos are marsupials that live in Australia and Papua New Guinea.", 0.5838),
-    ("vitamin D lowers the risk of bone fractures", "Vitamin C content of citrus fruit.", -0.4279),
-    ("", "An empty query.", -1.4751),
-    ("an empty document", "", -1.7929),
-    ("Größe — naïve café", "Die Größe eines Cafés; 東京 and 42.", 3.6348),
+    ("capital of Australia", "Kangaroos are marsupials that live in Australia and Papua New Guinea.", -0.6397),
+    ("vitamin D lowers the risk of bone fractures", "Vitamin C content of citrus fruit.", -0.1393),
+    ("", "An empty query.", -2.8842),
+    ("an empty document", "", -2.6111),
+    ("Größe — naïve café", "Die Größe eines Cafés; 東京 and 42.", 1.8817),
 ]
 
 ORDERED = [

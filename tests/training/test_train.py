@@ -19,6 +19,7 @@ from rankmill.scoring.int8 import load_int8
 from rankmill.settings.train import TrainSettings
 from rankmill.training.lists import TrainingList, write_lists
 from rankmill.training.train import train
+from tests.tiny_models import save_tiny_model
 
 
 class ListMaker(Protocol):
@@ -130,6 +131,24 @@ def test_int8_output_holds_the_same_model_within_a_rounding_step(
     assert small.keys() == whole.keys()
     for name, tensor in whole.items():
         assert torch.allclose(small[name], tensor, atol=float(tensor.abs().max()) / 200), name
+
+
+@pytest.mark.parametrize("family", ["electra", "roberta", "modernbert", "deberta-v2"])
+def test_every_family_that_is_served_can_be_trained(tmp_path: Path, family: str, list_maker: ListMaker) -> None:
+    body = save_tiny_model(tmp_path / "body", family)
+    lists = [*list_maker(8, seed=3), *list_maker(3, seed=5, split="dev")]
+    summary = train(settings_for(tmp_path, body, lists, steps=2))
+    trained, start = weights(tmp_path / "out"), load_file(body / "model.safetensors")
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in trained.items())
+    assert (summary.figures[0].name, summary.figures[0].queries) == ("held-out lists", 3)
+
+
+def test_a_collection_that_cannot_be_measured_is_refused_before_training(
+    tmp_path: Path, tiny_body: Path, overlap_lists: Lists
+) -> None:
+    with pytest.raises(InputError, match="holds 0 files named run"):
+        train(settings_for(tmp_path, tiny_body, overlap_lists, evaluate=[tmp_path]))
+    assert not (tmp_path / "out").exists()
 
 
 def test_frozen_word_embeddings_stay(tmp_path: Path, tiny_body: Path, overlap_lists: Lists) -> None:

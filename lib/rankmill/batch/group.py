@@ -1,95 +1,110 @@
 """Gathers scattered queries: their rows are read once and written again, sorted by the shard that will score them.
 
-One file per chunk of input, one row group per shard in it; a shard then reads its row group from each of them. This is
-the map side of a shuffle, kept on the output's own storage, so that memory stays flat and a lost worker costs nothing.
+One task per chunk of input; it writes files of a bounded size, with one row group per shard in each, and a shard then
+reads its row group from every file. This is the map side of a shuffle, kept on the output's own storage, so that memory
+stays flat and a lost worker costs nothing.
 """
 
+import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
-from rankmill.batch.plan import Piece, Plan, Scattered, with_pieces
+from rankmill.batch.plan import Piece, Plan, Scattered, bins, unit_size, with_pieces
 from rankmill.batch.read import Source
 from rankmill.storage.store import Store
 from rankmill.tables.locate import InputFile
 
 FOLDER = "_rankmill/gathered"
-_CHUNK_PAIRS = 131_072  # rows sorted in memory at a time: about 256 MB of text at 2 kB a row
+_CHUNK_PAIRS = 131_072  # that one task gathers
+_FILE_BYTES = 128 << 20  # sorted in memory at a time, however long the texts are
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
     """Scattered runs of one input file, near each other, that one task gathers."""
 
     index: int
-    runs: tuple[Scattered, ...]
+    runs: Scattered
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """A file that a task wrote, and where in it each shard's rows are."""
 
-    chunk: int
     file: InputFile
     ranges: tuple[tuple[int, int, int], ...]
     """(shard, first row, row after the last), in order."""
 
 
 def chunks(plan: Plan) -> list[Chunk]:
-    """Share the scattered runs out over tasks: one input file each, a bounded number of rows."""
-    groups: list[list[Scattered]] = []
-    rows = 0
-    for run in plan.scattered:
-        size = run.piece.stop - run.piece.start
-        if not groups or groups[-1][0].piece.file != run.piece.file or rows + size > _CHUNK_PAIRS:
-            groups.append([])
-            rows = 0
-        groups[-1].append(run)
-        rows += size
-    return [Chunk(index, tuple(group)) for index, group in enumerate(groups)]
+    """Share the scattered runs out over tasks: one input file each, a bounded number of pairs."""
+    found: list[Chunk] = []
+    for number, file in enumerate(plan.files):
+        low, high = np.searchsorted(plan.scattered.file, [number, number + 1]).tolist()
+        runs = plan.scattered[low:high]
+        starts = bins(runs.pairs, unit_size(file, int(runs.pairs.sum()), _CHUNK_PAIRS))
+        found += [Chunk(len(found) + n, runs[a:b]) for n, (a, b) in enumerate(pairwise([*starts.tolist(), len(runs)]))]
+    return found
 
 
-def gather(chunk: Chunk, source: Source, store: Store) -> Gathered:
-    """Read a chunk's rows, sort them by shard and write them; the same chunk always gives the same file."""
-    first, last = chunk.runs[0].piece, chunk.runs[-1].piece
-    parts: dict[int, list[pa.Table]] = defaultdict(list)
-    waiting = list(chunk.runs)
-    position = 0
-    for table in source.rows(Piece(first.file, first.start, last.stop, first.offset)):
+def gather(chunk: Chunk, source: Source, store: Store) -> list[Gathered]:
+    """Read a chunk's rows, sort them by shard and write them; the same chunk always gives the same files."""
+    runs = chunk.runs
+    everything = Piece(int(runs.file[0]), int(runs.start[0]), int(runs.stop[-1]), int(runs.offset[0]))
+    done: list[Gathered] = []
+    tables: list[pa.Table] = []
+    shards: list[NDArray[np.int32]] = []
+
+    def write() -> None:
+        name = f"{FOLDER}/{chunk.index:06}-{len(done):06}"
+        done.append(_write(pa.concat_tables(tables), np.concatenate(shards), name, store))
+        tables.clear()
+        shards.clear()
+
+    for table in source.rows(everything):
         rows = table.column("row").to_numpy()
-        while position < len(waiting):
-            run = waiting[position]
-            low, high = rows.searchsorted([run.piece.start, run.piece.stop])
-            if high > low:
-                parts[run.shard].append(table.slice(low, high - low))
-            if high == len(rows):
-                break
-            position += 1
-    sink = io.BytesIO()
-    ranges = []
-    written = 0
-    with pq.ParquetWriter(sink, source.layout.canonical_schema(), compression="zstd", write_page_checksum=True) as out:
-        for shard in sorted(parts):
-            table = pa.concat_tables(parts.pop(shard))
-            out.write_table(table, row_group_size=max(len(table), 1))
-            ranges.append((shard, written, written + len(table)))
-            written += len(table)
-    key = f"{FOLDER}/{chunk.index:06}.parquet"
-    body = sink.getvalue()
-    store.create(key, body)
-    return Gathered(chunk.index, InputFile(store.join(key), len(body), ""), tuple(ranges))
+        run = np.searchsorted(runs.stop, rows, side="right")  # the first that ends after the row
+        inside = rows >= runs.start[run]
+        tables.append(table.filter(inside))
+        shards.append(runs.shard[run[inside]])
+        if sum(held.nbytes for held in tables) >= _FILE_BYTES:
+            write()
+    if tables:
+        write()
+    return done
 
 
-def complete(plan: Plan, gathered: Iterable[Gathered]) -> tuple[Plan, tuple[InputFile, ...]]:
+def complete(plan: Plan, gathered: Iterable[Iterable[Gathered]]) -> tuple[Plan, tuple[InputFile, ...]]:
     """Tell the plan where the gathered rows are."""
-    files = sorted(gathered, key=lambda item: item.chunk)
+    files = sorted((file for task in gathered for file in task), key=lambda item: item.file.uri)  # in input order
     pieces: dict[int, list[Piece]] = defaultdict(list)
     for number, item in enumerate(files):
         for shard, start, stop in item.ranges:
             pieces[shard].append(Piece(len(plan.files) + number, start, stop, 0))
     done = with_pieces(plan, {shard: tuple(found) for shard, found in pieces.items()})
     return done, tuple(item.file for item in files)
+
+
+def _write(table: pa.Table, shards: NDArray[np.int32], name: str, store: Store) -> Gathered:
+    order = np.argsort(shards, kind="stable")
+    table = table.take(order)
+    found, starts = np.unique(shards[order], return_index=True)
+    edges = [*starts.tolist(), len(table)]
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", write_page_checksum=True) as out:
+        for start, stop in pairwise(edges):
+            out.write_table(table.slice(start, stop - start), row_group_size=stop - start)
+    body = sink.getvalue()
+    # named by its content: what an earlier run gathered from an input that has changed since is not taken for this
+    key = f"{name}-{hashlib.sha256(body).hexdigest()[:16]}.parquet"
+    store.create(key, body)
+    ranges = tuple(zip(found.tolist(), edges[:-1], edges[1:], strict=True))
+    return Gathered(InputFile(store.join(key), len(body), ""), ranges)

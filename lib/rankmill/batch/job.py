@@ -6,19 +6,17 @@ command run again finds the record, skips committed shards and does the rest.
 """
 
 import logging
-import os
-import resource
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+import numpy as np
 
-from rankmill.batch import group, output, scan
+from rankmill.batch import group, output, scan, trec_run
 from rankmill.batch.executor import Executor
+from rankmill.batch.machine import peak_bytes
 from rankmill.batch.parts import PartOptions
 from rankmill.batch.plan import Plan, default_shard_pairs, make_plan, read_units
 from rankmill.batch.progress import Report, Work, watching
@@ -28,14 +26,14 @@ from rankmill.batch.stages import Encode, Write
 from rankmill.batch.summary import JobSummary
 from rankmill.errors import InputError, StorageError, TooManyRejectedError, UsageError
 from rankmill.scoring.card import ModelCard
+from rankmill.scoring.engines.choose import concrete
 from rankmill.scoring.load import check_model
 from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.rerank import RerankSettings
-from rankmill.storage.store import Store
-from rankmill.tables.locate import InputFile
+from rankmill.storage.store import STAGING, Store
+from rankmill.tables.locate import InputFile, find_files
 from rankmill.tables.runs import Runs
 from rankmill.tables.schema import OUTPUT_COLUMNS, Layout
-from rankmill.tables.trec import open_text, write_run
 
 _log = logging.getLogger("rankmill")
 
@@ -78,8 +76,10 @@ def prepare(settings: RerankSettings) -> Prepared:
     already = [name for name in settings.keep if name in OUTPUT_COLUMNS or name == "candidates"]
     if already:
         raise UsageError(f"--keep {','.join(already)}: the output has a column of that name already.")
+    if settings.trec_run is not None:
+        trec_run.refuse_destination(settings.trec_run)
     inspected = scan.inspect(settings.input, settings.columns, settings.keep, settings.document_template)
-    options = ScorerOptions.of(settings)
+    options = _scorer_options(settings)
     card = check_model(options)
     store = Store(settings.output)
     record = output.JobRecord(
@@ -116,11 +116,14 @@ def description(job: Prepared) -> str:
 
 
 def already_complete(job: Prepared) -> JobSummary | None:
-    """The summary of a job that has its `_SUCCESS`, else None."""
+    """The summary of a job that has its `_SUCCESS`, else None; writes the run of `--trec-run`, which may be new."""
     if job.store.read_if_present(output.SUCCESS) is None:
         return None
-    totals = total(output.finished_shards(job.store).values())
-    return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, _peak_bytes(), already_complete=True)
+    receipts = output.finished_shards(job.store)
+    if job.settings.trec_run is not None:
+        trec_run.write(job.settings.trec_run, job.store, receipts)
+    totals = total(receipts.values())
+    return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, peak_bytes(), already_complete=True)
 
 
 def run(job: Prepared, executor: Executor) -> JobSummary:
@@ -132,23 +135,26 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
         StorageError: the store refused or cannot be reached.
     """
     started = time.monotonic()
-    plan = _plan(job, executor)
+    plan, shard_pairs = _plan(job, executor)
+    job = replace(job, record=replace(job.record, plan=output.describe_plan(plan, shard_pairs)))
     output.claim(job.store, job.record)
     receipts = output.finished_shards(job.store)
     if receipts:
         _log.info("continuing: %d of %d shards are finished", len(receipts), len(plan.shards))
     source = Source(job.inspected.layout, plan.files)
     left = {shard.index for shard in plan.shards} - receipts.keys()
-    if any(run.shard in left for run in plan.scattered):
+    if not left.isdisjoint(np.unique(plan.scattered.shard).tolist()):
         plan, gathered = _gather(plan, source, job.store, executor)
         source = replace(source, gathered=gathered)
     shards = [shard for shard in plan.shards if shard.index in left]
-    encode = Encode(tuple(read_units(shards, own=len(plan.files))), source, job.scorer)
+    encode = Encode(tuple(read_units(shards, plan.files)), source, job.scorer, job.settings.trec_run is not None)
     before = total(receipts.values())
     work = Work(len(plan.shards), plan.queries, plan.pairs)
     piped = time.monotonic()
-    with watching(work, before, quiet=job.settings.quiet) as report:
-        stream = executor.run_shards(encode, job.scorer, Write(job.store, job.part_options))
+    with (
+        watching(work, before, quiet=job.settings.quiet) as report,
+        closing(executor.run_shards(encode, job.scorer, Write(job.store, job.part_options))) as stream,
+    ):
         receipts |= _collect(stream, before, report, job.settings.max_rejected, plan.pairs)
     now = time.monotonic()
     totals = _finish(job, plan, receipts)
@@ -163,7 +169,7 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
         pipeline_seconds=seconds,
         scoring_share=busy / (seconds * executor.workers) if seconds else 0.0,
         workers=executor.workers,
-        driver_peak_bytes=_peak_bytes(),
+        driver_peak_bytes=peak_bytes(),
         already_complete=False,
     )
 
@@ -175,39 +181,32 @@ def allowed_rejects(allowance: str, rows: int) -> int:
     return int(allowance)
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _scorer_options(settings: RerankSettings) -> ScorerOptions:
+    """What every process of the job shall load: the precision is decided here, for workers see other machines."""
+    gpus = settings.gpus_per_worker
+    device = "auto" if gpus is None else "cuda" if gpus else "cpu"  # of the workers, whatever this machine has
+    return concrete(replace(ScorerOptions.of(settings), device=device))
 
 
-def _peak_bytes() -> int:
-    """Peak resident memory of this process."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count the parent's memory too: on Linux its peak survives fork and exec
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
-
-
-def _plan(job: Prepared, executor: Executor) -> Plan:
+def _plan(job: Prepared, executor: Executor) -> tuple[Plan, int]:
+    """The plan, and the shard size that was aimed at."""
     files, layout = job.inspected.files, job.inspected.layout
     found = dict(executor.map(partial(_numbered_runs, files, layout), range(len(files))))
-    runs = [found[index] for index in range(len(files))]
+    looks = [found[index] for index in range(len(files))]
+    scan.refuse(job.settings.input, [look for look in looks if isinstance(look, str)])
+    runs = [look for look in looks if not isinstance(look, str)]
     pairs = sum(run.total_pairs for run in runs)
-    if pairs == 0:
-        raise InputError(f"--input {job.settings.input} holds no candidates; nothing was written.")
     size = job.settings.shard_pairs or default_shard_pairs(pairs, job.inspected.text_bytes)
-    return make_plan(files, layout, runs, size)
+    return make_plan(files, layout, runs, size), size
 
 
-def _numbered_runs(files: tuple[InputFile, ...], layout: Layout, index: int) -> tuple[int, Runs]:
+def _numbered_runs(files: tuple[InputFile, ...], layout: Layout, index: int) -> tuple[int, Runs | str]:
     return index, scan.find_runs(files[index], layout)
 
 
 def _gather(plan: Plan, source: Source, store: Store, executor: Executor) -> tuple[Plan, tuple[InputFile, ...]]:
     pieces = group.chunks(plan)
-    rows = sum(run.piece.stop - run.piece.start for run in plan.scattered)
-    _log.info("gathering %s rows of queries that lie in several places", f"{rows:,}")
+    _log.info("gathering %s pairs of queries that lie in several places", f"{int(plan.scattered.pairs.sum()):,}")
     return group.complete(plan, executor.map(partial(group.gather, source=source, store=store), pieces))
 
 
@@ -244,28 +243,23 @@ def _finish(job: Prepared, plan: Plan, receipts: dict[int, Receipt]) -> Totals:
             f"{len(missing)} of {len(plan.shards)} shards left no commit record, {totals.pairs_in} of {plan.pairs} "
             f"pairs are accounted for in {job.store.uri}. Run the same command again."
         )
-    if job.settings.trec_run:
-        with open_text(job.settings.trec_run, "w") as run:
-            for table in ranked_parts(job.store, receipts):
-                write_run(run, table.rename_columns(["query_id", "doc_id", "rank", "score"]), tag="rankmill")
-    gathered = list(job.store.keys(group.FOLDER))
+    _refuse_changed_input(job)
+    if job.settings.trec_run is not None:
+        trec_run.write(job.settings.trec_run, job.store, receipts)
+    leftovers = [*job.store.keys(group.FOLDER), *job.store.keys(STAGING)]
     job.store.create(output.SUCCESS, output.success_body(job.record, totals))
-    if gathered:
-        job.store.delete(gathered)  # copies of input rows, of no use once every shard is committed
+    if leftovers:
+        job.store.delete(leftovers)  # copies of input rows, and what killed writers left: of no use any more
     return totals
 
 
-def ranked_parts(store: Store, receipts: dict[int, Receipt]) -> Iterator[pa.Table]:
-    """Yield the rankings of each part, in order: query_id, doc_id, rank, score; one part is held at a time.
-
-    The score is the logit: evaluation tools order by score, and scores after a sigmoid tie where logits do not.
-    """
-    for index in sorted(receipts):
-        table = pq.read_table(pa.BufferReader(store.read(receipts[index].part)), page_checksum_verification=True)
-        if "candidates" in table.column_names:
-            candidates = table.column("candidates").combine_chunks()
-            fields = candidates.flatten()
-            queries = table.column("query_id").combine_chunks().take(pa.compute.list_parent_indices(candidates))
-            yield pa.table({"query_id": queries, **{n: fields.field(n) for n in ("doc_id", "rank", "logit")}})
-        else:
-            yield table.select(["query_id", "doc_id", "rank", "logit"])
+def _refuse_changed_input(job: Prepared) -> None:
+    """Look at the input once more: rows of a file that was replaced meanwhile may be old ones, new ones or both."""
+    now = {file.uri: file for file in find_files(job.settings.input)}
+    changed = [file.uri for file in job.inspected.files if now.get(file.uri) != file]
+    if changed:
+        raise InputError(
+            f"The input changed while the job ran, so that {job.store.uri} may mix old rows and new ones; it got no "
+            "_SUCCESS. Start a new job with another --output.",
+            [f"{uri} {'was replaced' if uri in now else 'is gone'}" for uri in changed],
+        )

@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import orjson
 
 from rankmill import __version__
+from rankmill.batch.plan import Plan
 from rankmill.batch.receipts import Receipt, Totals
 from rankmill.errors import OutputConflictError
 from rankmill.storage.store import Store
@@ -29,6 +30,8 @@ class JobRecord:
     """(URI, bytes, version) of each input file."""
     scorer: str
     """Fingerprint of the scorer: the model's content, wherever it lies."""
+    plan: Mapping[str, Any] | None = None
+    """What `describe_plan` says, once the input was looked at; None before."""
 
     def to_json(self) -> bytes:
         """Canonical JSON, with the fingerprint and the version that wrote it."""
@@ -41,6 +44,16 @@ class JobRecord:
         return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
+def describe_plan(plan: Plan, shard_pairs: int) -> dict[str, Any]:
+    """The size of shards and a digest of which rows make which: another release may cut the same input otherwise."""
+    digest = hashlib.sha256()
+    for shard in plan.shards:
+        digest.update(orjson.dumps(shard))
+    for field in fields(plan.scattered):
+        digest.update(getattr(plan.scattered, field.name).tobytes())
+    return {"shard_pairs": shard_pairs, "digest": digest.hexdigest()}
+
+
 def refuse_foreign(store: Store, job: JobRecord) -> None:
     """Refuse an output folder that holds another job, or something that is not ours.
 
@@ -49,7 +62,7 @@ def refuse_foreign(store: Store, job: JobRecord) -> None:
     """
     recorded = store.read_if_present(JOB)
     if recorded is None:
-        there = store.top_level()
+        there = [name for name in store.top_level() if name != "_rankmill/"]  # killed before its record was in place
         if there:
             shown = ", ".join(there[:5]) + (", …" if len(there) > 5 else "")
             raise OutputConflictError(
@@ -95,6 +108,10 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found += [f"input {uri} has changed" for uri in before.keys() & after.keys() if before[uri] != after[uri]]
     if old.get("scorer") != new["scorer"]:
         found.append("model: other weights, tokenizer, precision or truncation than there")
+    if new["plan"] is not None and old.get("plan") != new["plan"]:
+        found.append(
+            f"shards: rankmill {old.get('rankmill')}, which began it, cut the input otherwise; end it with that"
+        )
     return sorted(found)
 
 

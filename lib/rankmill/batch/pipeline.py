@@ -11,8 +11,8 @@ What was found by trying (Ray 2.60) and decides the shape:
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -63,18 +63,17 @@ class RayData:
         except ray.exceptions.RayError as error:
             raise own_error(error) from error
 
-    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Iterator[Receipt]:
+    def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
         """Stream every unit through the three stages."""
         if not encode.units:
             return
         with _context():
             dataset = self._dataset(encode, replace(scorer, device=self.pool.device, threads=self.pool.threads), write)
             try:
-                batches: Iterator[Any] = iter(
-                    dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-                )
-                for batch in batches:
-                    yield from receipts(batch.to_pylist())
+                batches: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
+                with closing(batches):  # whoever stops reading receipts stops the workers
+                    for batch in batches:
+                        yield from receipts(batch.to_pylist())
             except ray.exceptions.RayError as error:
                 raise own_error(error) from error
             finally:

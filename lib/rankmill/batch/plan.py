@@ -5,8 +5,10 @@ of one file and costs no shuffle. Queries in several places (several files, or n
 rows are first gathered into files of our own, sorted by shard (`rankmill.batch.group`), and then read like the rest.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +23,7 @@ _MIN_SHARD_PAIRS, _MAX_SHARD_PAIRS = (
     8192,
 )  # ... unless shards get too small to be worth a task, or too large to redo
 _MAX_SHARD_BYTES = 128 << 20  # of text; a shard in flight is held a few times
+_PASSES = 8  # over a compressed file, at most; each decompresses what comes before its part too
 _UNIT_SHARDS = 8  # shards that one read task yields, so that a row group is decoded once, not once a shard
 
 
@@ -45,12 +48,29 @@ class Shard:
     pieces: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Scattered:
-    """A run of rows whose query also has rows elsewhere, and the shard that will hold them."""
+    """Runs of rows whose query also has rows elsewhere, in input order: an element of each array per run.
 
-    piece: Piece
-    shard: int
+    There may be as many as the input has rows; hence arrays, of a few bytes a run.
+    """
+
+    file: NDArray[np.int32]
+    """Index into the plan's files."""
+    start: NDArray[np.int64]
+    stop: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    """Byte where row `start` begins (JSONL), else 0."""
+    pairs: NDArray[np.int64]
+    shard: NDArray[np.int32]
+    """The shard that will hold the run."""
+
+    def __len__(self) -> int:
+        return len(self.shard)
+
+    def __getitem__(self, runs: slice) -> "Scattered":
+        """Some of the runs, one after the other."""
+        return Scattered(*(getattr(self, field.name)[runs] for field in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +80,8 @@ class Plan:
     files: tuple[InputFile, ...]
     layout: Layout
     shards: tuple[Shard, ...]
-    scattered: tuple[Scattered, ...]
-    """Runs to gather before the shards that hold them (those without pieces) can be read; in input order."""
+    scattered: Scattered
+    """Runs to gather before the shards that hold them (those without pieces) can be read."""
     queries: int
     pairs: int
 
@@ -94,17 +114,13 @@ def make_plan(files: Sequence[InputFile], layout: Layout, runs: Sequence[Runs], 
         runs: where each query's rows lie, one per file.
         shard_pairs: pairs per shard, aimed at: a query is never cut, so a shard may hold more.
     """
-    everything = np.concatenate([run.query for run in runs]) if runs else np.zeros(0, dtype=np.uint64)
-    unique, counts = np.unique(everything, return_counts=True)
+    unique, counts = np.unique(np.concatenate([run.query for run in runs]), return_counts=True)
     split = unique[counts > 1]
     shards: list[Shard] = []
     for index, run in enumerate(runs):
-        here = ~np.isin(run.query, split)
-        shards += _cut(index, run, here, shard_pairs, len(shards))
-    scattered: tuple[Scattered, ...] = ()
-    if len(split):
-        scattered, gathered = _gather(runs, split, shard_pairs, len(shards))
-        shards += gathered
+        shards += _cut(index, run, np.isin(run.query, split), shard_pairs, len(shards))
+    scattered, gathered = _gather(runs, split, shard_pairs, len(shards))
+    shards += gathered
     return Plan(
         files=tuple(files),
         layout=layout,
@@ -118,71 +134,88 @@ def make_plan(files: Sequence[InputFile], layout: Layout, runs: Sequence[Runs], 
 def with_pieces(plan: Plan, pieces: dict[int, tuple[Piece, ...]]) -> Plan:
     """Give the gathered shards the places of their rows."""
     shards = tuple(replace(shard, pieces=pieces.get(shard.index, shard.pieces)) for shard in plan.shards)
-    return replace(plan, shards=shards, scattered=())
+    return replace(plan, shards=shards, scattered=plan.scattered[:0])
 
 
-def read_units(shards: Sequence[Shard], own: int) -> list[ReadUnit]:
+def read_units(shards: Sequence[Shard], files: Sequence[InputFile]) -> list[ReadUnit]:
     """Group consecutive shards of one input file into units that one task reads in one pass.
+
+    Gathered shards are units of their own. A compressed file is read from its start by every unit, so it has few.
 
     Args:
         shards: what is left to do, in order.
-        own: index of the first gathered file; gathered shards are units of their own.
+        files: the input files; a shard of a file after those is a gathered one.
     """
+    file_of = [shard.pieces[0].file if shard.pieces else len(files) for shard in shards]
+    shards_of = Counter(file_of)
     units: list[list[Shard]] = []
-    for shard in shards:
-        file = shard.pieces[0].file
-        if units and len(units[-1]) < _UNIT_SHARDS and units[-1][0].pieces[0].file == file < own:
+    last = -1
+    for shard, file in zip(shards, file_of, strict=True):
+        size = unit_size(files[file], shards_of[file], _UNIT_SHARDS) if file < len(files) else 1
+        if file == last and len(units[-1]) < size:
             units[-1].append(shard)
         else:
             units.append([shard])
+        last = file
     return [ReadUnit(tuple(unit)) for unit in units]
 
 
-def _cut(file: int, runs: Runs, here: NDArray[np.bool_], shard_pairs: int, first_index: int) -> list[Shard]:
+def unit_size(file: InputFile, total: int, wanted: int) -> int:
+    """How much of a file one task should read: `wanted`, but more of one that every task must read from its start."""
+    return max(wanted, -(-total // _PASSES)) if file.compressed else wanted
+
+
+def _cut(file: int, runs: Runs, split: NDArray[np.bool_], shard_pairs: int, first_index: int) -> list[Shard]:
     """Cut one file's contiguous queries into shards of at most `shard_pairs`, never inside a query."""
     shards: list[Shard] = []
-    start = 0
-    while start < len(runs):
-        if not here[start]:
-            start += 1
+    edges = np.flatnonzero(np.append(True, split[1:] != split[:-1])[: len(runs)])
+    for low, high in pairwise([*edges.tolist(), len(runs)]):
+        if split[low]:
             continue
-        stop, pairs = start, 0
-        while stop < len(runs) and here[stop] and (stop == start or pairs + runs.pairs[stop] <= shard_pairs):
-            pairs += int(runs.pairs[stop])
-            stop += 1
-        end = int(runs.start[stop - 1] + runs.rows[stop - 1])
-        piece = Piece(file, int(runs.start[start]), end, int(runs.offset[start]))
-        shards.append(Shard(first_index + len(shards), pairs, (piece,)))
-        start = stop
+        starts = low + bins(runs.pairs[low:high], shard_pairs)
+        for start, stop in pairwise([*starts.tolist(), high]):
+            end = int(runs.start[stop - 1] + runs.rows[stop - 1])
+            piece = Piece(file, int(runs.start[start]), end, int(runs.offset[start]))
+            shards.append(Shard(first_index + len(shards), int(runs.pairs[start:stop].sum()), (piece,)))
     return shards
 
 
 def _gather(
     runs: Sequence[Runs], split: NDArray[np.uint64], shard_pairs: int, first_index: int
-) -> tuple[tuple[Scattered, ...], list[Shard]]:
+) -> tuple[Scattered, list[Shard]]:
     """Share the scattered queries out over shards, in order of their hash."""
+    query = np.concatenate([run.query for run in runs])
+    inside = np.isin(query, split)
+    number = np.searchsorted(split, query[inside])
+
+    def of_runs(name: str) -> NDArray[np.int64]:
+        found: NDArray[np.int64] = np.concatenate([getattr(run, name) for run in runs])[inside]
+        return found
+
+    start, pairs = of_runs("start"), of_runs("pairs")
     weights = np.zeros(len(split), dtype=np.int64)
-    for run in runs:
-        inside = np.isin(run.query, split)
-        np.add.at(weights, np.searchsorted(split, run.query[inside]), run.pairs[inside])
-    shard_of = _fill(weights, shard_pairs)
-    totals = np.bincount(shard_of, weights=weights).astype(np.int64)
-    places = []
-    for file, run in enumerate(runs):
-        for position in np.flatnonzero(np.isin(run.query, split)):
-            start = int(run.start[position])
-            piece = Piece(file, start, start + int(run.rows[position]), int(run.offset[position]))
-            places.append(Scattered(piece, first_index + int(shard_of[np.searchsorted(split, run.query[position])])))
-    return tuple(places), [Shard(first_index + number, int(total), ()) for number, total in enumerate(totals)]
+    np.add.at(weights, number, pairs)
+    firsts = bins(weights, shard_pairs)
+    shard_of = np.searchsorted(firsts, np.arange(len(split)), side="right") - 1
+    scattered = Scattered(
+        file=np.repeat(np.arange(len(runs), dtype=np.int32), [len(run) for run in runs])[inside],
+        start=start,
+        stop=start + of_runs("rows"),
+        offset=of_runs("offset"),
+        pairs=pairs,
+        shard=(first_index + shard_of[number]).astype(np.int32),
+    )
+    totals = np.bincount(shard_of, weights=weights, minlength=len(firsts)).astype(np.int64).tolist()
+    return scattered, [Shard(first_index + shard, total, ()) for shard, total in enumerate(totals)]
 
 
-def _fill(weights: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Bin of each weight, in order: a bin is closed when the next weight would take it over the limit."""
-    bins = np.zeros(len(weights), dtype=np.int64)
-    current, load = 0, 0
-    for index, weight in enumerate(weights.tolist()):
-        if load and load + weight > limit:
-            current, load = current + 1, 0
-        bins[index] = current
-        load += weight
-    return bins
+def bins(weights: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """First element of each bin; a bin is closed when the next weight would take it over the limit."""
+    sums = np.cumsum(weights)
+    starts: list[int] = []
+    start = 0
+    while start < len(weights):
+        starts.append(start)
+        before = sums[start - 1] if start else 0
+        start = max(int(np.searchsorted(sums, before + limit, side="right")), start + 1)
+    return np.array(starts, dtype=np.int64)

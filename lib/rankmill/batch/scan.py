@@ -1,12 +1,12 @@
 """Looks at the whole input before anything else starts: every file readable, one layout, and where the queries lie."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from rankmill.errors import InputError, StorageError
+from rankmill.errors import InputError
 from rankmill.settings.rerank import Columns
 from rankmill.tables import jsonl, parquet
 from rankmill.tables.locate import InputFile, find_files
@@ -14,6 +14,7 @@ from rankmill.tables.runs import Runs
 from rankmill.tables.schema import Layout, differences, layout_of
 
 _THREADS = 16  # footers are small and far away: the wait is latency
+_MAX_PROBLEMS = 50
 _TEXT_PER_COMPRESSED_BYTE = 4  # of a JSONL.gz; Parquet says its uncompressed size
 
 
@@ -38,60 +39,70 @@ def inspect(pattern: str, columns: Columns, keep: Sequence[str], template: str |
     files = find_files(pattern)
     with ThreadPoolExecutor(_THREADS) as pool:
         looks = list(pool.map(_look, files))
-    problems = [f"{file.uri}: {look}" for file, look in zip(files, looks, strict=True) if isinstance(look, str)]
-    layouts: list[Layout] = []
-    total = 0
+    problems: list[str] = []
+    layouts: list[tuple[InputFile, Layout]] = []
     for file, look in zip(files, looks, strict=True):
         if isinstance(look, str):
+            problems.append(look)
             continue
-        schema, size = look
-        layout, found = layout_of(schema, columns, keep, template)
+        layout, found = layout_of(look.schema, columns, keep, template)
         problems += [f"{file.uri}: {problem}" for problem in found]
-        total += size
         if layout is not None:
-            layouts.append(layout)
-            problems += [f"{file.uri} differs from {files[0].uri}: {d}" for d in differences(layouts[0], layout)]
+            layouts.append((file, layout.with_optional_columns() if file.format == "jsonl" else layout))
+            problems += _differences(layouts[0], layouts[-1])
+    refuse(pattern, problems)
+    title, score = (any(getattr(layout, name) for _, layout in layouts) for name in ("title", "retrieval_score"))
+    return Inspected(
+        files=files,
+        layout=replace(layouts[0][1], title=title, retrieval_score=score),
+        text_bytes=sum(look.text_bytes for look in looks if not isinstance(look, str)),
+    )
+
+
+def refuse(pattern: str, problems: Sequence[str]) -> None:
+    """Raise InputError when there are problems, with all of them."""
     if problems:
-        raise InputError(f"--input {pattern} cannot be used; nothing was written.", problems[:50])
-    return Inspected(files, layouts[0], total)
+        more = [f"and {len(problems) - _MAX_PROBLEMS:,} more"] if len(problems) > _MAX_PROBLEMS else []
+        message = f"--input {pattern} cannot be used; nothing was written."
+        raise InputError(message, [*problems[:_MAX_PROBLEMS], *more])
 
 
-def find_runs(file: InputFile, layout: Layout) -> Runs:
-    """Find where each query's rows lie in a file.
+def find_runs(file: InputFile, layout: Layout) -> Runs | str:
+    """Find where each query's rows lie in a file; the sentence that says why it cannot be read if it is damaged.
 
     Raises:
-        InputError: the file is damaged.
+        StorageError: the store refused or could not be reached.
     """
     try:
         return parquet.find_runs(file, layout) if file.format == "parquet" else jsonl.find_runs(file, layout)
-    except (pa.ArrowInvalid, OSError, EOFError) as error:
-        raise InputError(f"{file.uri} cannot be read: {_first_line(error)}") from error
+    except InputError as error:
+        return str(error)
 
 
-def _look(file: InputFile) -> tuple[pa.Schema, int] | str:
-    """Schema and uncompressed bytes of a file, or the sentence that says why it cannot be read."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a file's footer or first lines say."""
+
+    schema: pa.Schema
+    text_bytes: int
+
+
+def _look(file: InputFile) -> _Look | str:
+    """What a file says of itself, or the sentence that says why it cannot be read."""
     if file.size == 0:
-        return "it is empty (0 bytes)"
-    reader: Callable[[InputFile], tuple[pa.Schema, int]] = _look_parquet if file.format == "parquet" else _look_jsonl
+        return f"{file.uri}: it is empty (0 bytes)."
     try:
-        return reader(file)
-    except PermissionError as error:
-        raise StorageError(f"{file.uri}: no permission to read it ({error}).") from error
-    except (pa.ArrowException, OSError, EOFError, ValueError) as error:
-        return f"it cannot be read: {_first_line(error)}"
+        if file.format == "parquet":
+            footer = parquet.read_footer(file)
+            return _Look(footer.schema, footer.uncompressed_bytes) if footer.rows else f"{file.uri}: it has no rows."
+        factor = _TEXT_PER_COMPRESSED_BYTE if file.compressed else 1
+        return _Look(jsonl.sample_schema(file), file.size * factor)
+    except InputError as error:
+        return str(error)
 
 
-def _look_parquet(file: InputFile) -> tuple[pa.Schema, int]:
-    footer = parquet.read_footer(file)
-    if footer.rows == 0:
-        raise ValueError("it has no rows")
-    return footer.schema, footer.uncompressed_bytes
-
-
-def _look_jsonl(file: InputFile) -> tuple[pa.Schema, int]:
-    factor = _TEXT_PER_COMPRESSED_BYTE if file.uri.lower().endswith(".gz") else 1
-    return jsonl.sample_schema(file), file.size * factor
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+def _differences(first: tuple[InputFile, Layout], other: tuple[InputFile, Layout]) -> list[str]:
+    (one, here), (two, there) = first, other
+    if one.format != two.format:  # JSONL has every optional column, and Parquet is read as if it had
+        there = replace(there, title=here.title, retrieval_score=here.retrieval_score)
+    return [f"{two.uri} differs from {one.uri}: {difference}" for difference in differences(here, there)]

@@ -29,6 +29,7 @@ from rankmill.scoring.scorer import Scorer
 from rankmill.storage.store import Store
 from rankmill.tables.canonical import mark, split_rejected
 from rankmill.tables.schema import BEST_CHUNK
+from rankmill.tables.trec import check_ids
 from rankmill.types import Chunks, EncodedPairs
 
 
@@ -39,12 +40,16 @@ class Encode:
     units: tuple[ReadUnit, ...]
     source: Source
     scorer: ScorerOptions
+    trec_run: bool = False
+    """Whether a TREC run will be written: ids that it cannot carry are refused here, not after all the scoring."""
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Take unit numbers (column `unit`), yield one row per shard."""
         encoder = _encoder(self.scorer)
         for number in batch.column("unit").to_pylist():
             for shard, table in read_shards(self.units[number], self.source):
+                if self.trec_run:
+                    check_ids(split_rejected(table)[0])
                 yield encode_shard(shard.index, table, encoder).to_row()
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from rankmill.errors import UsageError
+
 SPARE_CPUS = 2
 """CPUs a local cluster has beyond the machine's cores: reading and writing are tasks too, small ones, and must find a
 place while the workers hold all cores. A pool that takes every CPU makes Ray wait for ever."""
@@ -34,6 +36,7 @@ def choose_pool(
     cores: int,
     gpus: float,
     local: bool,
+    elastic: bool = False,
 ) -> Pool:
     """Decide on the pool.
 
@@ -41,7 +44,8 @@ def choose_pool(
     over the workers asked for, or over up to four. Threads of one forward pass wait for each other at every layer, and
     for whatever else the machine does: on two cores, two workers of one thread scored 3,000 pairs in 54 s of their
     time, one worker of two threads in 61 s. More than four workers would hold the model too many times. Without, on a
-    cluster: workers of one CPU each, because how many cores a node has free is not known.
+    cluster: workers of one CPU each, because how many cores a node has free is not known. A cluster that grows must be
+    told: its machines may all be still to come.
 
     Args:
         workers: (min, max) as asked for, or None.
@@ -50,7 +54,17 @@ def choose_pool(
         cores: CPU cores of the machine or the cluster.
         gpus: GPUs of the machine or the cluster.
         local: this machine, not a cluster of many.
+        elastic: machines may be added while the job runs.
+
+    Raises:
+        UsageError: an elastic cluster, and its machines of now would decide how many workers there will ever be, or
+            that they compute on CPUs.
     """
+    if elastic and (workers is None or (gpus_per_worker is None and gpus < 1)):
+        raise UsageError(
+            f"This cluster grows on demand, and the {gpus:g} GPUs that it has now do not say what the job should use: "
+            "say --gpus-per-worker 1 --workers 1,8 for up to 8 GPUs, or --gpus-per-worker 0 --workers 1,8 for CPUs."
+        )
     per_worker = (1.0 if gpus >= 1 else 0.0) if gpus_per_worker is None else gpus_per_worker
     if per_worker > 0:
         low, high = workers or (1, max(1, int(gpus / per_worker)))

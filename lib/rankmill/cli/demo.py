@@ -1,19 +1,23 @@
 """`rankmill demo`: BM25, the batch job, and what it gained, on the standard library's documentation."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rankmill.batch import output
+from rankmill.batch.summary import JobSummary
 from rankmill.cli.rerank import rerank
 from rankmill.demo.collection import CANDIDATES_PER_QUERY, Collection, build
 from rankmill.demo.questions import Question, qrels_of
+from rankmill.errors import OutputConflictError
 from rankmill.evaluation.compare import Comparison, compare
 from rankmill.evaluation.evaluate import evaluate
 from rankmill.evaluation.measures import parse_measures
@@ -39,7 +43,7 @@ def run(settings: DemoSettings) -> int:
     )
     if collection.dropped:
         console.print(f"Left out, because this Python lacks them: {', '.join(collection.dropped)}.")
-    job = rerank(_job(settings, collection))
+    job = reranked(_job(settings, collection), collection.rankings)
     console.print(job.text(), soft_wrap=True)
     comparison = measure(collection)
     console.print(table(comparison))
@@ -50,6 +54,21 @@ def run(settings: DemoSettings) -> int:
     if settings.as_json:
         sys.stdout.write(json.dumps({"evaluation": summary(comparison), "job": json.loads(job.to_json())}) + "\n")
     return 0
+
+
+def reranked(job: RerankSettings, folder: Path) -> JobSummary:
+    """Run the job; a folder left by another one (older weights, another Python's documentation) is made anew.
+
+    Raises:
+        RankmillError: as `rankmill.cli.rerank.rerank` does.
+    """
+    try:
+        return rerank(job)
+    except OutputConflictError:
+        if not (folder / output.JOB).is_file():
+            raise  # nothing of ours
+        shutil.rmtree(folder)
+        return rerank(job)
 
 
 def measure(collection: Collection) -> Comparison:
@@ -92,7 +111,7 @@ def _example(title: str, question: Question, collection: Collection) -> Table:
     for heading in ("BM25", "reranked"):
         shown.add_column(heading, width=38, no_wrap=True)
     candidates = collection.candidates
-    before = candidates.filter(pa.compute.equal(candidates.column("query_id"), question.query_id)).column("doc_id")
+    before = candidates.filter(pc.equal(candidates.column("query_id"), question.query_id)).column("doc_id")
     rankings = pq.read_table(collection.rankings, filters=[("query_id", "=", question.query_id)]).sort_by("rank")
     columns = zip(before.to_pylist()[:_SHOWN], rankings.column("doc_id").to_pylist()[:_SHOWN], strict=True)
     for number, (first, second) in enumerate(columns, start=1):

@@ -84,9 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(words[0], words[1:], prog=f"rankmill {words[0]}")
 
 
-def run_command(name: str, flags: Sequence[str], prog: str) -> int:
-    """Run the command `name` with its flags; errors raised on purpose become a sentence and an exit code."""
-    command = COMMANDS[name]
+def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
+    """Run one of COMMANDS, or another, with its flags; errors raised on purpose become a sentence and an exit code."""
+    if isinstance(command, str):
+        command = COMMANDS[command]
     _log_to_stderr()
     try:
         settings = load_settings(_load(command.settings), flags, prog)

@@ -1,17 +1,16 @@
 """`rankmill rerank`."""
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rankmill.batch import job as batch
+from rankmill.batch.machine import cores
 from rankmill.batch.summary import JobSummary
 from rankmill.batch.workers import SPARE_CPUS, choose_pool
 from rankmill.cluster import connect, require_resources
-from rankmill.cluster.connection import choose_target
 from rankmill.settings.rerank import RerankSettings
 
 _log = logging.getLogger("rankmill")
@@ -41,21 +40,16 @@ def rerank(settings: RerankSettings) -> JobSummary:
     complete = batch.already_complete(job)
     if complete is not None:
         return complete
-    local = choose_target(settings.address, os.environ) is None
-    cores = batch.cores()
     _log.info("%s", batch.description(job))
-    _log.info("starting Ray on this machine" if local else "joining the cluster")
-    with (
-        _stoppable(job.store.uri),
-        connect(settings.address, num_cpus=cores + SPARE_CPUS if local else None) as cluster,
-    ):
+    with connect(settings.address, num_cpus=cores() + SPARE_CPUS) as cluster, _stoppable(job.store.uri):
         pool = choose_pool(
             settings.workers,
             settings.gpus_per_worker,
             settings.cpus_per_worker,
-            cores=cores if cluster.local else max(1, int(cluster.cpus) - 1),
+            cores=cores() if cluster.local else max(1, int(cluster.cpus) - 1),
             gpus=cluster.gpus,
             local=cluster.local,
+            elastic=cluster.elastic,
         )
         require_resources(
             cluster, workers=pool.min_workers, cpus_per_worker=pool.cpus, gpus_per_worker=pool.gpus, spare_cpus=1

@@ -4,8 +4,7 @@ Ray and Ray Data read some of their settings when they are imported, so no modul
 that need Ray call `connect` first and import `rankmill.batch` inside the block.
 """
 
-from rankmill.cluster.capacity import ClusterInfo, Node, require_resources
-from rankmill.cluster.connection import choose_target, connect
-from rankmill.cluster.source import Source
+from rankmill.cluster.capacity import require_resources
+from rankmill.cluster.connection import connect
 
-__all__ = ["ClusterInfo", "Node", "Source", "choose_target", "connect", "require_resources"]
+__all__ = ["connect", "require_resources"]

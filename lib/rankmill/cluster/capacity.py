@@ -4,7 +4,7 @@ import json
 import sys
 from dataclasses import dataclass
 
-from rankmill.cluster.source import Source
+from rankmill.cluster.source import SourceTree
 from rankmill.errors import UsageError
 
 _ROUNDING = 1e-6
@@ -31,7 +31,7 @@ class ClusterInfo:
     elastic: bool
     """An autoscaler may add nodes (or it is not known that none does), so what is missing now may still come."""
     nodes: tuple[Node, ...]
-    source: Source
+    source: SourceTree
     """The copy of rankmill that the driver and every live node import."""
 
     @property

@@ -4,17 +4,17 @@ import functools
 import logging
 import os
 import secrets
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rankmill.cluster.capacity import ClusterInfo, Node, may_grow
-from rankmill.cluster.source import Source, driver_source, refuse_stale, source_reader, working_tree_source
+from rankmill.cluster.source import SourceTree, driver_source, refuse_stale, source_reader, working_tree_source
 from rankmill.errors import UsageError
+
+_log = logging.getLogger("rankmill")
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,35 +40,33 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 
     Joins `address` ("host:port" or "auto"), else the cluster of RAY_ADDRESS (set inside a submitted job). Without
     either, or with the address "local", starts a quiet cluster on loopback, guarded by a token that only its own
-    processes know, and stops it at the end. A connection that the process already has is reused and left open.
+    processes know, and stops it at the end. A connection that the process already has is reused and left open. Ray
+    puts its own handler of SIGTERM in the place of the process's: it leaves through `finally` blocks.
 
     Args:
         address: the cluster to join.
-        num_cpus: how many CPUs a local cluster may use; all of them if not given.
+        num_cpus: how many CPUs a local cluster may use, if it comes to one; all of them if not given.
 
     Raises:
         UsageError: the address cannot be used, or driver and workers would run different copies of rankmill.
     """
-    if num_cpus is not None and num_cpus < 1:
-        raise UsageError(f"num_cpus is {num_cpus}; a local cluster needs at least 1.")
     target = choose_target(address, os.environ)
-    if target is not None and num_cpus is not None:
-        raise UsageError(f"num_cpus={num_cpus} is for a local cluster, but this process joins the one at {target}.")
     if _connected():
         info = _inspect()
         if address not in {None, "auto", "local", info.address}:
             raise UsageError(f"This process is connected to Ray at {info.address}; it cannot join {address} as well.")
         yield info
         return
-    with _environment(_QUIET if target else {**_QUIET, **_local_environment(os.environ)}), _own_sigterm() as restore:
+    with _environment(_QUIET if target else {**_QUIET, **_local_environment(os.environ)}):
         import ray  # noqa: PLC0415  after the environment is set
 
         try:
             if target is None:
+                _log.info("starting Ray on this machine")
                 _start(num_cpus)
             else:
+                _log.info("joining the Ray cluster at %s", target)
                 _join(target)
-            restore()
             yield _inspect()
         finally:
             ray.shutdown()
@@ -121,28 +119,6 @@ def _token() -> str:
 def _local_environment(environ: Mapping[str, str]) -> dict[str, str]:
     chosen = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     return _LOOPBACK if any(environ.get(name) for name in chosen) else {**_LOOPBACK, "RAY_AUTH_TOKEN": _token()}
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[Callable[[], None]]:
-    """Yield a function that undoes what `ray.init` does to the process's SIGTERM handler; also undone at the end.
-
-    Ray's own handler leaves with code 15. It stays, while connected, where the caller had none: unlike the default, it
-    runs `finally` blocks.
-    """
-    if threading.current_thread() is not threading.main_thread():  # neither Ray nor we may set handlers here
-        yield lambda: None
-        return
-    previous = signal.getsignal(signal.SIGTERM)
-
-    def restore() -> None:
-        if previous not in {signal.SIG_DFL, None}:
-            signal.signal(signal.SIGTERM, previous)
-
-    try:
-        yield restore
-    finally:
-        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _connected() -> bool:
@@ -224,7 +200,7 @@ def _inspect() -> ClusterInfo:
     )
 
 
-def _worker_sources(alive: Sequence[Mapping[str, Any]]) -> dict[str, Source]:
+def _worker_sources(alive: Sequence[Mapping[str, Any]]) -> dict[str, SourceTree]:
     """What each live node would import, by node address."""
     import ray  # noqa: PLC0415  after the environment is set
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
@@ -245,7 +221,7 @@ def _worker_sources(alive: Sequence[Mapping[str, Any]]) -> dict[str, Source]:
             f"Not all of the cluster's nodes ({', '.join(refs)}) ran a task that needs no CPU within "
             f"{_PROBE_SECONDS:g} s; look at `ray status` and at the nodes' runtime_env logs."
         ) from error
-    return {node: Source(*answer) for node, answer in zip(refs, answers, strict=True)}
+    return {node: SourceTree(*answer) for node, answer in zip(refs, answers, strict=True)}
 
 
 def _may_grow() -> bool:

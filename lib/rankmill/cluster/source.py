@@ -16,7 +16,7 @@ _FIX = (
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SourceTree:
     """One copy of this package's source, as a process would import it."""
 
     path: str
@@ -25,7 +25,7 @@ class Source:
     digest: str
     """SHA-256 over the names and contents of its `.py` files."""
 
-    def same_code(self, other: "Source") -> bool:
+    def same_code(self, other: "SourceTree") -> bool:
         """Whether both copies hold the same code; where they lie does not matter."""
         return (self.version, self.digest) == (other.version, other.digest)
 
@@ -35,7 +35,7 @@ class Source:
         return f"rankmill {self.version} (source {self.digest[:8]}) from {self.path}"
 
 
-def refuse_stale(driver: Source, workers: Mapping[str, Source], working_tree: Source | None) -> None:
+def refuse_stale(driver: SourceTree, workers: Mapping[str, SourceTree], working_tree: SourceTree | None) -> None:
     """Refuse to run a mixture of copies, or another copy than the one that came with the script.
 
     Args:
@@ -56,7 +56,7 @@ def refuse_stale(driver: Source, workers: Mapping[str, Source], working_tree: So
 
 
 def source_reader() -> Callable[[str | None], tuple[str, str, str]]:
-    """The function that reads a `Source`: from a package folder, or with None as this process imports rankmill.
+    """The function that reads a `SourceTree`: from a package folder, or with None as this process imports rankmill.
 
     Nested on purpose: a nested function travels to workers by value, so that it also runs where rankmill is older than
     this module, or missing. For the same reason it returns plain strings and names nothing outside itself.
@@ -86,12 +86,12 @@ def source_reader() -> Callable[[str | None], tuple[str, str, str]]:
     return read_source
 
 
-def driver_source() -> Source:
+def driver_source() -> SourceTree:
     """The copy that this process imported."""
-    return Source(*source_reader()(None))
+    return SourceTree(*source_reader()(None))
 
 
-def working_tree_source() -> Source | None:
+def working_tree_source() -> SourceTree | None:
     """The copy that came with the running script, as `lib/rankmill` beside or above it.
 
     In a submitted job also in the current folder: the uploaded working directory, whatever the entry point is.
@@ -103,5 +103,5 @@ def working_tree_source() -> Source | None:
     for folder in folders:
         package = folder / "lib" / "rankmill"
         if (package / "__init__.py").is_file():
-            return Source(*source_reader()(str(package)))
+            return SourceTree(*source_reader()(str(package)))
     return None

@@ -74,7 +74,7 @@ def _seconds(engine: Engine, pairs: EncodedPairs, budget: int) -> float:
 def _sample(tokens: int, max_length: int) -> EncodedPairs:
     """Pairs of about `tokens` tokens in all, with lengths like those of passages."""
     draw = np.random.default_rng(0)
-    lengths = []
+    lengths: list[int] = []
     while sum(lengths) < tokens:
         length = draw.lognormal(np.log(_MEAN_TOKENS) - _SPREAD**2 / 2, _SPREAD)
         lengths.append(int(np.clip(length, min(8, max_length), max_length)))

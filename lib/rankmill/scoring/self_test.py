@@ -46,16 +46,16 @@ _PANDA = (
 
 PINNED = (
     Pinned(
-        ("c3cc2a906ddc1a514690534650506e12d851263f632c3b291abee03361d16834",),
+        ("6f25719a383cdcd825bdc62ac295bc18090d3598da86cae0e92490796182c0b7",),
         "measured when the weights were made",
         1e-3,
         (
-            ("how do I reverse a list in place", "list.reverse Reverse the elements of the list in place.", 4.8266),
-            ("capital of Australia", _CANBERRA, 3.6893),
-            ("capital of Australia", "Kangaroos are marsupials that live in Australia and Papua New Guinea.", 0.5838),
-            ("vitamin D lowers the risk of bone fractures", "Vitamin C content of citrus fruit.", -0.4279),
-            ("", "An empty query.", -1.4751),
-            ("an empty document", "", -1.7929),
+            ("how do I reverse a list in place", "list.reverse Reverse the elements of the list in place.", 3.9093),
+            ("capital of Australia", _CANBERRA, 2.4797),
+            ("capital of Australia", "Kangaroos are marsupials that live in Australia and Papua New Guinea.", -0.6397),
+            ("vitamin D lowers the risk of bone fractures", "Vitamin C content of citrus fruit.", -0.1393),
+            ("", "An empty query.", -2.8842),
+            ("an empty document", "", -2.6111),
         ),
     ),
     Pinned(

@@ -1,14 +1,18 @@
 """Builds a command's settings from its flags, `RANKMILL_…` environment variables and `--config FILE.yaml`.
 
+A flag `--columns.query-id qid` is `RANKMILL_COLUMNS__QUERY_ID=qid` in the environment, and in a file either
+`columns.query-id: qid` or `columns: {query-id: qid}`; underscores do as well.
+
 Settings classes are plain frozen pydantic models: constructed in Python they read nothing but their arguments. Only
 this module, called at the entry point, looks at the outside world. Flags win over the environment, which wins over the
 file.
 """
 
 import difflib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,6 +25,8 @@ from pydantic_settings import (
 )
 
 from rankmill.errors import UsageError
+
+_PREFIX = "RANKMILL_"
 
 
 class CommandSettings(BaseModel):
@@ -49,8 +55,6 @@ def load_settings(settings_class: type[S], arguments: Sequence[str], prog: str) 
     class FromOutside(BaseSettings, settings_class):  # type: ignore[valid-type, misc]
         model_config = SettingsConfigDict(
             populate_by_name=False,  # or every aliased flag would be there twice
-            env_prefix="RANKMILL_",
-            env_nested_delimiter="__",
             cli_kebab_case=True,
             cli_implicit_flags=True,
             cli_exit_on_error=False,
@@ -63,18 +67,18 @@ def load_settings(settings_class: type[S], arguments: Sequence[str], prog: str) 
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - our own reading of it is among `init_settings`
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is pydantic's
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             command_line: CliSettingsSource[Any] = CliSettingsSource(
                 settings_cls, cli_prog_name=prog, cli_parse_args=list(flags), cli_exit_on_error=False
             )
-            return command_line, env_settings, init_settings
+            return command_line, init_settings
 
     FromOutside.__doc__ = settings_class.__doc__
     try:
-        parsed = FromOutside(**_read_config(config_file))
+        parsed = FromOutside(**_merged(_read_config(config_file), _from_environment(settings_class, os.environ)))
     except ValidationError as error:
         raise UsageError(_explain(error, prog)) from error
     except SettingsError as error:
@@ -125,7 +129,43 @@ def _read_config(path: str | None) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise UsageError(f"--config {path} must hold `flag: value` lines, not a {type(values).__name__}.")
-    return {str(key).replace("-", "_"): value for key, value in values.items()}
+    return _nested(values)
+
+
+def _from_environment(settings_class: type[BaseModel], environ: Mapping[str, str]) -> dict[str, Any]:
+    """What the environment says of this command's settings; its other variables are those of other commands."""
+    fields = {field.alias or name: field for name, field in settings_class.model_fields.items()}
+    given: dict[str, Any] = {
+        name.removeprefix(_PREFIX).lower().replace("__", "."): value
+        for name, value in environ.items()
+        if name.startswith(_PREFIX) and value
+    }
+    values = {name: value for name, value in _nested(given).items() if name in fields}
+    for name, value in values.items():
+        if get_origin(fields[name].annotation) is list and isinstance(value, str):
+            values[name] = value.split(",")
+    return values
+
+
+def _nested(values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Turn flags' names into fields' names, at every level, and dots into levels."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name, _, below = str(key).replace("-", "_").partition(".")
+        if below:
+            found = _merged(found, {name: _nested({below: value})})
+        else:
+            found = _merged(found, {name: _nested(value) if isinstance(value, Mapping) else value})
+    return found
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, level by level; `high` wins."""
+    merged = dict(low)
+    for name, value in high.items():
+        before = merged.get(name)
+        merged[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _explain(error: ValidationError, prog: str) -> str:

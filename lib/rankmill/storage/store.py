@@ -53,7 +53,7 @@ class Store:
         """Write `body` under `key` unless something is there. Returns whether this call wrote it."""
         with self._explained("write", key):
             if isinstance(self._folder, LocalStore):
-                return _link(self._folder.prefix, key, body)
+                return _link(Path(self._folder.prefix or "/"), key, body)
             try:
                 obstore.put(self._folder, key, body, mode="create", use_multipart=False)
             except AlreadyExistsError:

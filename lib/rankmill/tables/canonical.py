@@ -34,7 +34,8 @@ Problem = tuple[str, str] | None
 def pairs_of(candidates: pa.Array) -> NDArray[np.int64]:
     """Pairs that each list of candidates makes; a null or empty one makes one, so that its query leaves a trace."""
     lengths = pc.fill_null(pc.list_value_length(candidates), 0).to_numpy(zero_copy_only=False)
-    return np.maximum(lengths.astype(np.int64), 1)
+    pairs: NDArray[np.int64] = np.maximum(lengths.astype(np.int64), 1)
+    return pairs
 
 
 def from_batch(batch: pa.RecordBatch, layout: Layout, source: int, first_row: int) -> pa.Table:
@@ -112,8 +113,8 @@ def canonical(
     def identifier(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
         return table.column(name).combine_chunks() if pa.types.is_integer(kind) else text(table, name)
 
-    if layout.title and names.title not in pairs.column_names:
-        pairs = pairs.append_column(names.title, pa.nulls(len(rows), pa.string()))
+    pairs = _with_absent_columns(pairs, layout)
+    known = problems or [None] * len(rows)
     documents = {name: text(pairs, name) for name in layout.document_columns}
     columns: dict[str, pa.Array] = {
         "source": pa.array(np.full(len(rows), source, dtype=np.int32)),
@@ -123,24 +124,30 @@ def canonical(
         "doc_id": identifier(pairs, names.doc_id, layout.doc_id_type),
         "document": document_text(documents, layout),
     }
-    if layout.retrieval_score:
-        columns["retrieval_score"] = pa.nulls(len(rows), pa.float64())
-        if names.retrieval_score in pairs.column_names:  # whole numbers above 2^53 are rounded
-            columns["retrieval_score"] = pairs.column(names.retrieval_score).cast(pa.float64(), safe=False)
+    if layout.retrieval_score:  # whole numbers above 2^53 are rounded
+        columns["retrieval_score"] = pairs.column(names.retrieval_score).cast(pa.float64(), safe=False)
     for kept in layout.keep:
         column = (pairs if kept.per_candidate else queries).column(kept.name).combine_chunks()
         columns[KEEP + kept.name] = (
             text(pa.table({kept.name: column}), kept.name) if kept.type == pa.string() else column
         )
-    for index, name in enumerate(("reason", "detail")):
-        known = [problem and problem[index] for problem in problems or []]
-        columns[name] = pa.array(known, pa.string()) if known else pa.nulls(len(rows), pa.string())
+    columns["reason"] = pa.array([problem and problem[0] for problem in known], pa.string())
+    columns["detail"] = pa.array([problem and problem[1] for problem in known], pa.string())
     table = pa.table({name: column.cast(schema.field(name).type) for name, column in columns.items()})
     for name, bad in broken:
         table = mark(table, bad, "invalid_unicode", f"{name} is not valid Unicode (UTF-8)")
     for name in ("query_id", "query", "doc_id"):
         table = mark(table, columns[name].is_null(), f"null_{name}")
     return mark(table, columns["document"].is_null(), "null_text")
+
+
+def _with_absent_columns(pairs: pa.Table, layout: Layout) -> pa.Table:
+    """The pairs with nulls in the optional columns that other files of the input have and this one has not."""
+    wanted = {layout.columns.title: layout.title, layout.columns.retrieval_score: layout.retrieval_score}
+    for name, is_wanted in wanted.items():
+        if is_wanted and name not in pairs.column_names:
+            pairs = pairs.append_column(name, pa.nulls(len(pairs)))
+    return pairs
 
 
 def document_text(columns: dict[str, pa.Array], layout: Layout) -> pa.Array:

@@ -14,7 +14,7 @@ _STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure"}
 
 
 @contextmanager
-def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:
+def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noqa: C901 - a branch per kind of error
     """Turns what is raised while `uri` is listed, opened, read or written into sentences that begin with it.
 
     Raises:

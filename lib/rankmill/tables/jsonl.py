@@ -4,24 +4,29 @@ import gzip
 import io
 import json
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.types as pt
 
-from rankmill.tables.canonical import REASONS, from_batch, mark
+from rankmill.errors import InputError
+from rankmill.tables.canonical import REASONS, Problem, canonical
+from rankmill.tables.errors import storage_errors
 from rankmill.tables.locate import InputFile, open_input
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
 
-_CHUNK_LINES = 1024
-_SAMPLE_LINES = 1000
+_CHUNK_LINES = 1000
+_CHUNK_BYTES = 8 << 20  # a line of nested input may be large
 _BUFFER_BYTES = 1 << 20
+
+Line = tuple[int, int, bytes]
+"""Number without blank lines, byte offset, text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,63 +41,72 @@ class Lines:
 
 
 def sample_schema(file: InputFile) -> pa.Schema:
-    """Infer the schema from the first thousand lines.
+    """Infer the schema from the first thousand lines (from fewer where they are more than 8 MiB).
 
     Raises:
-        ValueError: no line, or a first line that is not a JSON object; the sentence says which.
+        InputError: no line, or a first line that is not a JSON object.
+        InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
-    rows: list[dict[str, Any]] = []
     with closing(_lines(file, 0, 0)) as lines:
-        for number, _, line in islice(lines, _SAMPLE_LINES):
-            parsed = _parse(line)
-            if isinstance(parsed, dict):
-                rows.append(parsed)
-            elif not rows:
-                raise ValueError(f"line {number + 1} is not a JSON object: {line[:60]!r}")
-    if not rows:
-        raise ValueError("it has no lines")
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.schema([(name, _infer([row.get(name) for row in rows])) for name in names])
+        sample = next(_chunks(lines), [])
+    if not sample:
+        raise InputError(f"{file.uri}: it has no lines.")
+    rows = [_parse(line) for _, _, line in sample]
+    if rows[0] is None:
+        raise InputError(f"{file.uri}: line 1 is not a JSON object: {sample[0][2][:60]!r}")
+    try:
+        return pa.schema(list(_infer(rows)))
+    except RecursionError as error:
+        raise InputError(f"{file.uri}: its values are nested too deeply.") from error
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
     """Find where each query's lines are; `start` and `rows` count lines that are not blank."""
-    names = layout.columns
     parts = []
     for chunk in _chunks(_lines(file, 0, 0)):
-        parsed = [_parse(line) for _, _, line in chunk]
-        ids = [row.get(names.query_id) if isinstance(row, dict) else None for row in parsed]
-        pairs = np.ones(len(chunk), dtype=np.int64)
-        if layout.nested:
-            pairs = np.array([_pairs_in(row, names.candidates) for row in parsed], dtype=np.int64)
+        rows = [_parse(line) for _, _, line in chunk]
+        ids = [_id(row, layout) for row in rows]
+        pairs = np.array([len(_candidates(row, layout)) for row in rows], dtype=np.int64)
         offsets = np.array([offset for _, offset, _ in chunk], dtype=np.int64)
-        parts.append(runs_of(_id_array(ids, layout.query_id_type), pairs, chunk[0][0], offsets))
+        parts.append(runs_of(pa.array(ids, layout.query_id_type), pairs, chunk[0][0], offsets))
     return join(parts)
 
 
 def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Iterator[pa.Table]:
-    """Yield lines in canonical form, a chunk at a time, in order."""
-    schema = _batch_schema(layout)
+    """Yield lines in canonical form, a chunk at a time, in order.
+
+    Each candidate is checked by itself: what is wrong with one does not touch the others of its query.
+    """
+    query_schema, pair_schema = _schemas(layout)
     for chunk in _chunks(_lines(file, lines.start, lines.offset, lines.stop)):
-        rows, problems = [], []
-        for _, _, line in chunk:
-            row, reason, detail = _checked(_parse(line), schema)
-            rows.append(row)
-            problems.append((reason, detail))
-        batch = pa.RecordBatch.from_pylist(rows, schema=schema)
-        table = from_batch(batch, layout, source, chunk[0][0])
-        yield _mark_lines(table, problems, chunk[0][0])
+        queries: list[dict[str, Any]] = []
+        pairs: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        problems: list[Problem] = []
+        for number, _, line in chunk:
+            row = _parse(line)
+            query, of_query = _fit(row or {}, query_schema)
+            for candidate, of_form in _candidates(row, layout):
+                pair, of_pair = _fit(candidate, pair_schema)
+                queries.append(query)
+                pairs.append(pair)
+                numbers.append(number)
+                problems.append(of_form or of_query or of_pair)
+        top = pa.Table.from_pylist(queries, schema=query_schema)
+        below = pa.Table.from_pylist(pairs, schema=pair_schema)
+        yield canonical(top, below, np.array(numbers, dtype=np.int64), layout, source, problems)
 
 
-def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[tuple[int, int, bytes]]:
-    """Yield (line number without blank lines, byte offset, line)."""
+def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[Line]:
     number, position = start, offset
-    with ExitStack() as stack:
-        stream: Any = stack.enter_context(open_input(file.uri))
-        if file.uri.lower().endswith(".gz"):
-            stream = stack.enter_context(gzip.GzipFile(fileobj=stream))
+    with storage_errors(file.uri), ExitStack() as stack:
+        raw: Any = stack.enter_context(open_input(file.uri))
+        stream = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
+        if file.compressed:  # gzip asks for 8 kB at a time, and a store answers every request after a while
+            unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=stream))
+            stream = stack.enter_context(io.BufferedReader(unpacked, _BUFFER_BYTES))
         stream.seek(offset)
-        for line in stack.enter_context(io.BufferedReader(stream, buffer_size=_BUFFER_BYTES)):
+        for line in stream:
             if line.strip():
                 if number == stop:
                     return
@@ -101,115 +115,137 @@ def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) ->
             position += len(line)
 
 
-def _chunks(lines: Iterable[tuple[int, int, bytes]]) -> Iterator[list[tuple[int, int, bytes]]]:
-    chunk: list[tuple[int, int, bytes]] = []
+def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    chunk: list[Line] = []
+    size = 0
     for line in lines:
         chunk.append(line)
-        if len(chunk) == _CHUNK_LINES:
+        size += len(line[2])
+        if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
             yield chunk
-            chunk = []
+            chunk, size = [], 0
     if chunk:
         yield chunk
 
 
-def _parse(line: bytes) -> Any:
-    """Parse a line; None when it is not JSON. Lone surrogates parse (orjson refuses them) and are rejected later."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Parse a line; None when it is not a JSON object.
+
+    Lone surrogates parse (orjson refuses them) and are rejected later.
+    """
     try:
-        return orjson.loads(line)
+        row = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(line)
+            row = json.loads(line)
         except (ValueError, RecursionError):
             return None
+    return row if isinstance(row, dict) else None
 
 
-def _pairs_in(row: Any, candidates: str) -> int:
-    """Pairs that a nested line will give; one for a line that will be rejected."""
-    values = row.get(candidates) if isinstance(row, dict) else None
-    return len(values) if isinstance(values, list) else 1
-
-
-def _checked(row: Any, schema: pa.Schema) -> tuple[dict[str, Any], str | None, str | None]:
-    """Keep a row's values that fit the schema; the rest become null, with the reason why the row cannot be scored."""
-    if not isinstance(row, dict):
-        return {}, "invalid_json", REASONS["invalid_json"]
-    kept: dict[str, Any] = {}
-    for field in schema:
-        value = row.get(field.name)
-        if value is None:
-            continue
-        try:
-            pa.array([value], field.type)
-        except UnicodeEncodeError:
-            return _ids_only(kept), "invalid_unicode", f"{field.name} is not valid Unicode (a lone surrogate)"
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            shown = "an object" if isinstance(value, dict) else f"{type(value).__name__}"
-            return _ids_only(kept), "wrong_type", f"{field.name} is {shown}, not {field.type}"
-        kept[field.name] = value
-    return kept, None, None
-
-
-def _ids_only(kept: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in kept.items() if not isinstance(value, list)}
-
-
-def _mark_lines(table: pa.Table, problems: list[tuple[str | None, str | None]], first_line: int) -> pa.Table:
-    """Let a line's own problem win over the nulls that it left behind."""
-    if not any(reason for reason, _ in problems):
-        return table
-    lines = table.column("row").to_numpy() - first_line
-    names = [problems[line][0] for line in lines]
-    details = [problems[line][1] for line in lines]
-    own = pa.array([name is not None for name in names])
-    empty = pa.nulls(len(table), pa.string())
-    for column in ("reason", "detail"):
-        index = table.schema.get_field_index(column)
-        old = table.column(column).combine_chunks()
-        table = table.set_column(index, column, pa.compute.if_else(own, empty, old))
-    for reason in sorted({name for name in names if name}):
-        for detail in sorted({d for n, d in zip(names, details, strict=True) if n == reason and d}):
-            here = pa.array([n == reason and d == detail for n, d in zip(names, details, strict=True)])
-            table = mark(table, here, reason, detail)
-    return table
-
-
-def _id_array(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Ids as an array; those of another type are null here and rejected when they are read."""
-    integer = pa.types.is_integer(kind)
-    fits = [isinstance(v, int) and not isinstance(v, bool) if integer else isinstance(v, str) for v in values]
-    kept = [value if fit else None for value, fit in zip(values, fits, strict=True)]
-    if integer:
-        return pa.array(kept, kind)
-    return pa.array([v if v is None else v.encode("utf-8", "surrogatepass") for v in kept], pa.large_binary())
-
-
-def _batch_schema(layout: Layout) -> pa.Schema:
-    """Types that the columns of a line must have."""
-    names = layout.columns
-    pairs = [(names.doc_id, layout.doc_id_type), *((name, pa.string()) for name in layout.document_columns)]
-    if layout.retrieval_score:
-        pairs.append((names.retrieval_score, pa.float64()))
-    pairs += [(kept.name, kept.type) for kept in layout.keep if kept.per_candidate or not layout.nested]
-    top = [(names.query_id, layout.query_id_type), (names.query, pa.string())]
+def _candidates(row: dict[str, Any] | None, layout: Layout) -> list[tuple[dict[str, Any], Problem]]:
+    """The objects that the pairs of a line are made of, and what is wrong with their form; one at least."""
+    if row is None:
+        return [({}, ("invalid_json", REASONS["invalid_json"]))]
     if not layout.nested:
-        return pa.schema(dict([*top, *pairs]))
-    top += [(kept.name, kept.type) for kept in layout.keep if not kept.per_candidate]
-    return pa.schema(dict([*top, (names.candidates, pa.list_(pa.struct(dict(pairs))))]))
+        return [(row, None)]
+    name = layout.columns.candidates
+    found = row.get(name)
+    if found is None or found == []:
+        return [({}, ("no_candidates", REASONS["no_candidates"]))]
+    if not isinstance(found, list):
+        return [({}, ("wrong_type", f"{name} is {_json_type(found)}, not a list"))]
+    return [_candidate(value) for value in found]
 
 
-def _infer(values: list[Any]) -> pa.DataType:
-    """Type of a column from sampled values; where they mix types, that of most of them (the others are rejected)."""
-    readable = [value for value in values if value is not None and not _has_surrogate(value)]
+def _candidate(value: Any) -> tuple[dict[str, Any], Problem]:
+    if value is None or isinstance(value, dict):
+        return value or {}, None
+    return {}, ("wrong_type", f"a candidate is {_json_type(value)}, not an object")
+
+
+def _id(row: dict[str, Any] | None, layout: Layout) -> Any:
+    """The query id of a line; None where the line will be rejected."""
     try:
-        return pa.array(readable).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        most, _ = Counter(map(type, readable)).most_common(1)[0]
-        return pa.array([value for value in readable if type(value) is most]).type
+        return _as((row or {}).get(layout.columns.query_id), layout.query_id_type)
+    except (TypeError, OverflowError, UnicodeEncodeError):
+        return None
 
 
-def _has_surrogate(value: Any) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
+def _fit(row: dict[str, Any], schema: pa.Schema) -> tuple[dict[str, Any], Problem]:
+    """The values that are of the types they should be, and the first problem with the others."""
+    kept: dict[str, Any] = {}
+    problem: Problem = None
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        value = row.get(name)
+        try:
+            kept[name] = _as(value, kind)
+        except UnicodeEncodeError:
+            problem = problem or ("invalid_unicode", f"{name} is not valid Unicode (a lone surrogate)")
+        except OverflowError:
+            problem = problem or ("wrong_type", f"{name} is a number beyond {kind}")
+        except TypeError:
+            problem = problem or ("wrong_type", f"{name} is {_json_type(value)}, not {kind}")
+    return kept, problem
+
+
+def _as(value: Any, kind: pa.DataType) -> Any:  # noqa: PLR0911 - a return per type
+    """A JSON value as one of the type; nothing is cast but whole numbers to floating point.
+
+    Raises:
+        TypeError: it is of another type.
+        OverflowError: it is a number beyond the type's range.
+        UnicodeEncodeError: it holds a lone surrogate.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and pt.is_string(kind):
+        value.encode()
+        return value
+    if isinstance(value, bool) and pt.is_boolean(kind):
+        return value
+    if type(value) is int and pt.is_integer(kind):  # not bool, which is an int to Python
+        if not -(2**63) <= value < 2**63:  # of an int64, the one integer type that is inferred
+            raise OverflowError
+        return value
+    if type(value) in (int, float) and pt.is_floating(kind):
+        return float(value)
+    if isinstance(value, list) and pt.is_list(kind):
+        return [_as(item, kind.value_type) for item in value]
+    if isinstance(value, dict) and pt.is_struct(kind):
+        return {field.name: _as(value.get(field.name), field.type) for field in kind}
+    raise TypeError
+
+
+def _infer(values: Sequence[Any]) -> pa.DataType:
+    """The type of sampled JSON values; where they mix, that of most of them (the others are rejected when read)."""
+    present = [value for value in values if value is not None]
+    if not present:
+        return pa.null()
+    (most, _), *_ = Counter(map(type, present)).most_common(1)
+    if most in (int, float):  # one fraction makes a column of fractions
+        return pa.float64() if any(type(value) is float for value in present) else pa.int64()
+    alike: list[Any] = [value for value in present if type(value) is most]
+    if most is list:
+        return pa.list_(_infer([item for value in alike for item in value]))
+    if most is dict:
+        names = dict.fromkeys(name for value in alike for name in value)
+        return pa.struct([(name, _infer([value.get(name) for value in alike])) for name in names])
+    return pa.string() if most is str else pa.bool_()
+
+
+def _schemas(layout: Layout) -> tuple[pa.Schema, pa.Schema]:
+    """Types that the values of a query must have, and those of a candidate; the same where one line is one pair."""
+    names = layout.columns
+    query = [(names.query_id, layout.query_id_type), (names.query, pa.string())]
+    query += [(kept.name, kept.type) for kept in layout.keep if not kept.per_candidate]
+    pair = [(names.doc_id, layout.doc_id_type), *((name, pa.string()) for name in layout.document_columns)]
+    pair += [(kept.name, kept.type) for kept in layout.keep if kept.per_candidate]
+    if layout.retrieval_score:
+        pair.append((names.retrieval_score, pa.float64()))
+    return pa.schema(dict(query)), pa.schema(dict(pair))
+
+
+def _json_type(value: Any) -> str:
+    names: dict[type, str] = {dict: "an object", list: "a list"}
+    return names.get(type(value), type(value).__name__)

@@ -40,6 +40,11 @@ class InputFile:
             raise ValueError(f"{self.uri} has no known suffix. This is a bug.")
         return found
 
+    @property
+    def compressed(self) -> bool:
+        """Whether it can only be read from its first byte on."""
+        return self.uri.lower().endswith(".gz")
+
 
 def format_of(name: str) -> Format | None:
     """The format a file name's suffix stands for, or None."""

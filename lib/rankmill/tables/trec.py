@@ -141,7 +141,9 @@ def write_run(destination: str | TextIO, table: pa.Table, tag: str) -> int:
         InputError: an id or the tag is empty or contains whitespace, which the format cannot carry. Nothing of this
             table was written then.
     """
-    _check(table, tag)
+    if not tag or len(tag.split()) != 1 or tag != tag.strip():
+        raise InputError(f"The tag {tag!r} cannot name a TREC run: it must be one word, without whitespace.")
+    check_ids(table)
     if isinstance(destination, str):
         with open_text(destination, "w") as handle:
             return _write(handle, table, tag)
@@ -169,9 +171,15 @@ def _write(handle: TextIO, table: pa.Table, tag: str) -> int:
     return written
 
 
-def _check(table: pa.Table, tag: str) -> None:
-    if not tag or len(tag.split()) != 1 or tag != tag.strip():
-        raise InputError(f"The tag {tag!r} cannot name a TREC run: it must be one word, without whitespace.")
+def check_ids(table: pa.Table) -> None:
+    """Refuse ids that a TREC run cannot carry.
+
+    Args:
+        table: `query_id` and `doc_id` (strings or integers); other columns do not matter.
+
+    Raises:
+        InputError: an id is null, empty or contains whitespace.
+    """
     for name in ("query_id", "doc_id"):
         column = table[name]
         if column.null_count:
@@ -183,5 +191,5 @@ def _check(table: pa.Table, tag: str) -> None:
         if bad := column.filter(unusable).to_pylist():
             raise InputError(
                 f"{len(bad):,} values of {name} are empty or contain whitespace, which separates the columns of a TREC "
-                f"run; the first is {bad[0]!r}. Write Parquet instead, or replace the blanks in the ids."
+                f"run; the first is {bad[0]!r}. Leave the TREC run out, or replace the blanks in the ids."
             )

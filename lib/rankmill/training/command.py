@@ -2,7 +2,7 @@
 
 import sys
 
-from rankmill.settings.train import TrainingListsSettings, TrainSettings
+from rankmill.settings.train import MeasureSettings, TrainingListsSettings, TrainSettings
 
 
 def train_command(settings: TrainSettings) -> int:
@@ -22,4 +22,12 @@ def training_lists_command(settings: TrainingListsSettings) -> int:
     for name, count in summary.lists.items():
         sys.stdout.write(f"{count:>9,} lists  {name}\n")
     sys.stdout.write(f"{summary.pairs:>9,} pairs  {summary.path}\n")
+    return 0
+
+
+def measure_command(settings: MeasureSettings) -> int:
+    """Measure a model and show its gains; the exit code is 0, errors are raised."""
+    from rankmill.training.measure import measure  # noqa: PLC0415 - as above
+
+    sys.stdout.write("".join(f"{gain.as_text()}\n" for gain in measure(settings)))
     return 0

@@ -46,4 +46,4 @@ class LastLayer(torch.nn.Module):
 
 def _heads(states: torch.Tensor, size: int) -> torch.Tensor:
     """(rows, width, hidden) to (rows, heads, width, size)."""
-    return states.unflatten(2, (-1, size)).transpose(1, 2)
+    return states.view(*states.shape[:2], -1, size).transpose(1, 2)

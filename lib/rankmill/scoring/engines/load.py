@@ -53,11 +53,15 @@ def load_classifier(model: "Classifier", options: ScorerOptions) -> Engine:
         else:
             log.info("engine openvino, %s: %s", options.precision, choice.why)
             return engine
+    engine = _torch(model, options.precision, torch.device(choice.device))
     log.info("engine torch on %s, %s: %s", choice.device, options.precision, choice.why)
-    device = torch.device(choice.device)
-    if device.type == "cuda" and options.precision != "float32" and model.family.attention == "sdpa":
-        return load_packed(model, options.precision, device)  # flash attention computes in 16 bits only
-    network = _network(model, options.precision, device)
+    return engine
+
+
+def _torch(model: "Classifier", precision: str, device: torch.device) -> Engine:
+    if device.type == "cuda" and precision != "float32" and model.family.attention == "sdpa":
+        return load_packed(model, precision, device)  # flash attention computes in 16 bits only
+    network = _network(model, precision, device)
     if model.family.first_token:
         keep_first_token(network)
 

@@ -114,12 +114,14 @@ def _attention(
     """Attend within each pair: query, key and value of shape (1, heads, total, width)."""
     # transformers counts a window's own token: |i - j| < sliding_window
     window = -1 if sliding_window is None else sliding_window - 1
-    flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [total, heads, width]
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # [total, heads, width]
     if query.device.type == "cuda":
         from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - needs a build with CUDA
 
         mixed: Any = varlen_attn(
-            *flat,
+            queries,
+            keys,
+            values,
             cumulative_lengths,
             cumulative_lengths,
             longest,
@@ -129,7 +131,7 @@ def _attention(
             num_splits=1,  # else how a pair is summed up would depend on who shares its batch
         )
     else:
-        mixed = _pair_by_pair(flat, cumulative_lengths.tolist(), scaling, window)
+        mixed = _pair_by_pair([queries, keys, values], cumulative_lengths.tolist(), scaling, window)
     return mixed.unsqueeze(0), None
 
 

@@ -1,0 +1,40 @@
+"""Which requests are timed, and how many."""
+
+import pytest
+
+from rankmill.bench.latency import CANDIDATES, how_many, measure, request
+
+
+@pytest.mark.parametrize(
+    ("candidates", "seconds", "requests"),
+    [
+        (1, 3, 100),  # 300 would fit; 100 are enough
+        (10, 3, 30),
+        (50, 3, 6),
+        (100, 3, 3),
+        (200, 3, 3),  # 3 take 6 seconds: twice the time
+        (400, 3, 3),  # four times: still
+        (401, 3, 0),
+    ],
+)
+def test_how_many_fit(candidates: int, seconds: float, requests: int) -> None:
+    assert how_many(candidates, 100, seconds) == requests
+
+
+def test_requests_are_made_of_the_pairs_in_turn() -> None:
+    queries, texts = ["a", "a", "b", "b", "b"], ["1", "2", "3", "4", "5"]
+    assert request(queries, texts, 2, 0) == (["a", "a"], ["1", "2"])
+    assert request(queries, texts, 2, 1) == (["b", "b"], ["3", "4"])
+    assert request(queries, texts, 2, 2) == (["b", "b"], ["5", "1"])
+    assert request(queries, texts, 7, 0) == (["a"] * 7, ["1", "2", "3", "4", "5", "1", "2"])
+
+
+def test_every_size_is_asked_for_once_more_than_it_is_timed() -> None:
+    asked: list[int] = []
+    found = measure(lambda queries, _texts: asked.append(len(queries)), ["q"], ["t"], 20, 10)
+    assert [size.candidates for size in found] == list(CANDIDATES)
+    assert [size.requests for size in found] == [100, 20, 4, 3, 3]
+    assert [asked.count(size.candidates) for size in found] == [101, 21, 5, 4, 4]
+    assert all(size.p50_ms is not None and size.p99_ms is not None and size.p50_ms <= size.p99_ms for size in found)
+    skipped = measure(lambda *_: None, ["q"], ["t"], 1, 1)
+    assert [(size.requests, size.p50_ms) for size in skipped[1:]] == [(0, None)] * 4

@@ -7,7 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow check format install clean help
+# What the slow tests use beside Python: a browser, and Ceph's S3 gateway as a second object store.
+PACKAGES := chromium fonts-inter ceph-mon ceph-osd radosgw
+
+.PHONY: demo test test-slow system check format install clean help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -18,8 +21,13 @@ demo: install  ## rerank real search results and measure the gain (a few minutes
 test: install  ## the fast tests (under ten minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-slow: install  ## clusters, submitted jobs, the long runs
+test-slow: install system  ## clusters, submitted jobs, a browser, a second object store, the long runs
 	$(BIN)/python -m pytest -m slow --timeout 1200
+
+system:  ## Debian packages of the slow tests; what cannot be installed is skipped by its tests, in words
+	dpkg -s $(PACKAGES) >/dev/null 2>&1 \
+	|| { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES); } \
+	|| echo "not installed: $(PACKAGES)"
 
 check: install  ## lint, formatting and types
 	$(BIN)/ruff check .
@@ -39,4 +47,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 clean:  ## remove the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .venvs .mypy_cache .ruff_cache .pytest_cache .hypothesis dist artifacts

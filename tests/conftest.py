@@ -74,3 +74,12 @@ def local_ray(s3_endpoint: str) -> Iterator[None]:
         ray.init(address="local", num_cpus=3, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _logger_as_python_made_it() -> None:
+    """Undo what commands that ran in this process did to rankmill's logger: nobody would hear of it any more."""
+    logger = logging.getLogger("rankmill")
+    logger.handlers.clear()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)

@@ -3,6 +3,7 @@
     RankmillError                    1
     ├── UsageError                   2   a flag or a setting is wrong
     ├── InputError                   2   the input cannot be used; carries every problem found
+    │   └── DamagedInputError        2   a file of it cannot be read
     ├── ModelError                   2   the model cannot be used
     ├── NonFiniteScoreError          1   a forward pass gave NaN or infinity; names the pairs
     ├── OutputConflictError          3   the output holds a different job, or something else
@@ -47,6 +48,10 @@ class InputError(RankmillError):
     def __str__(self) -> str:
         message, problems = self.args
         return "\n".join([message, *(f"  - {problem}" for problem in problems)])
+
+
+class DamagedInputError(InputError):
+    """A file of the input cannot be read: it is damaged, cut short, encrypted, or not what its name says."""
 
 
 class ModelError(RankmillError):

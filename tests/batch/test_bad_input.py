@@ -1,6 +1,8 @@
 """What cannot be used is refused with exit code 2 before anything is written, naming every culprit and the fix."""
 
+import io
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,34 @@ from tests.batch.jobs import run_job
 
 GOOD: Row = {"query_id": "q", "query": "fox", "doc_id": "d", "text": "dog"}
 Maker = Callable[[Path], object]
+CODEC_LZO = 3
+
+
+def parquet_bytes(rows: list[Row], **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), sink, **options)
+    return sink.getvalue()
+
+
+def of_unknown_codec() -> bytes:
+    """A file whose footer names a compression that Arrow cannot undo: field 4 of every ColumnMetaData is turned."""
+    body = parquet_bytes([GOOD], compression="snappy")
+    size = int.from_bytes(body[-8:-4], "little")
+    footer = body[-8 - size : -8]
+    for name in GOOD:  # path_in_schema (a list of one string), then the codec, an i32 of one byte
+        before = b"\x19\x18" + bytes([len(name)]) + name.encode() + b"\x15"
+        assert before + b"\x02" in footer
+        footer = footer.replace(before + b"\x02", before + bytes([2 * CODEC_LZO]))
+    return body[: -8 - size] + footer + body[-8:]
+
+
+def extension_table(folder: Path, column: str, storage: pa.Array, name: str) -> Path:
+    plain = pa.Table.from_pylist([GOOD])
+    field = pa.field(column, storage.type, metadata={b"ARROW:extension:name": name.encode()})
+    at = plain.schema.get_field_index(column)
+    changed = plain.append_column(field, storage) if at < 0 else plain.set_column(at, field, storage)
+    pq.write_table(changed, folder / "in.parquet")
+    return folder / "in.parquet"
 
 
 def rerank(capsys: pytest.CaptureFixture[str], *flags: object) -> tuple[int, str]:
@@ -48,6 +78,19 @@ def files(folder: Path, **contents: bytes | list[Row]) -> Path:
     return folder
 
 
+def duplicate_columns() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table([["q"], ["fox"], ["d"], ["dog"], ["cat"]], [*GOOD, "text"]), sink)
+    return sink.getvalue()
+
+
+def twice_in_candidates() -> pa.Array:
+    structs = pa.StructArray.from_arrays(
+        [pa.array(["d"]), pa.array(["a"]), pa.array(["b"])], ["doc_id", "text", "text"]
+    )
+    return pa.ListArray.from_arrays([0, 1], structs)
+
+
 CASES: dict[str, tuple[Maker, list[str]]] = {
     "nothing there": (lambda f: f / "absent", ["absent does not exist"]),
     "empty folder": (lambda f: f, ["no files there"]),
@@ -64,6 +107,47 @@ CASES: dict[str, tuple[Maker, list[str]]] = {
     "a missing column": (
         lambda f: table(f, text=None, txt=["dog"]),
         ["no column text (it has query_id, query, doc_id, txt)", "did you mean txt? Then say --columns.text txt"],
+    ),
+    "a missing column in other case": (
+        lambda f: table(f, query_id=None, QUERY_ID=["q"], text=None, Text=["dog"]),
+        ["did you mean QUERY_ID? Then say --columns.query-id QUERY_ID", "did you mean Text? Then say --columns.text"],
+    ),
+    "a column twice": (
+        lambda f: text_file(f, "x.parquet", duplicate_columns()),
+        ["the column text is there more than once"],
+    ),
+    "a field twice": (
+        lambda f: table(f, candidates=twice_in_candidates()),
+        ["candidates has the field text more than once"],
+    ),
+    "text of an extension type": (
+        lambda f: extension_table(f, "text", pa.array(["dog"]), "someone.elses"),
+        ["text is of the extension type someone.elses, and reading one can run code"],
+    ),
+    "a damaged footer": (
+        lambda f: text_file(f, "x.parquet", (b := parquet_bytes([GOOD]))[:-30] + b"\xff" * 22 + b[-8:]),
+        ["x.parquet cannot be read"],
+    ),
+    "a file cut short": (
+        lambda f: text_file(f, "x.parquet", (b := parquet_bytes([GOOD]))[: len(b) // 2]),
+        ["x.parquet cannot be read"],
+    ),
+    "an absurd length of the footer": (
+        lambda f: text_file(f, "x.parquet", parquet_bytes([GOOD])[:-8] + struct.pack("<I", 0x7FFFFFFF) + b"PAR1"),
+        ["x.parquet cannot be read"],
+    ),
+    "an encrypted file": (
+        lambda f: text_file(f, "x.parquet", parquet_bytes([GOOD])[:-4] + b"PARE"),
+        ["x.parquet cannot be read"],
+    ),
+    "an unknown compression": (lambda f: text_file(f, "x.parquet", of_unknown_codec()), ["x.parquet", "LZO"]),
+    "timestamps as text": (lambda f: table(f, text=pa.array([0], pa.timestamp("ns"))), ["text is timestamp[ns]"]),
+    "many files of a few schemas": (
+        lambda f: files(f, a=[GOOD], b=[GOOD], c=[{**GOOD, "doc_id": 1}], d=[{**GOOD, "doc_id": 2}], e=[GOOD]),
+        [
+            "c.parquet and 1 more like it differ from",
+            "a.parquet and 2 more like it: doc_id is int64 there, string here",
+        ],
     ),
     "integer text": (lambda f: table(f, text=[1]), ["text is int64; text must be a string column"]),
     "binary text": (lambda f: table(f, text=[b"dog"]), ["text is binary; text must be a string column"]),

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from rankmill.batch.recorded import read
+from rankmill.batch.verify import verify
+from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job
 from tests.cluster.processes import end_all_with, pids_with, psutil
@@ -19,7 +22,7 @@ from tests.cluster.processes import end_all_with, pids_with, psutil
 pytestmark = pytest.mark.slow
 
 _TAG = "RANKMILL_TEST_TAG"
-_SCORER = "ray::MapWorker(MapBatches(Score))"
+_SCORER = "ray::MapWorker(MapBatches(GuardedScore))"
 
 
 @contextmanager
@@ -75,6 +78,7 @@ def test_a_killed_driver_loses_nothing(tmp_path: Path, model: Path, source: Path
     summary = run_job(source, tmp_path / "out", model)
     assert 0 < summary.run_pairs < summary.totals.pairs_in
     assert before == {shard: (tmp_path / "out" / f"part-{shard}.parquet").stat().st_mtime_ns for shard in committed}
+    assert verify(read(Store(str(tmp_path / "out"))), deep=True).whole
     run_job(source, tmp_path / "undisturbed", model)
     assert_same(tmp_path / "out", tmp_path / "undisturbed")
 

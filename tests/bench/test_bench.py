@@ -85,6 +85,7 @@ def test_all_sides_compute_the_same(model: Path, pairs: Path) -> None:
     assert found.bare.padding_waste is not None
     assert 0 <= found.bare.padding_waste < 1
     assert found.bare.matrix_fraction is not None
+    assert found.bare.matrix_engine in {"torch", "openvino"}
     assert found.bare.peak_bytes > 2**20
     assert [size.candidates for size in found.latency] == [1, 10, 50, 100, 200]
     assert found.job is None
@@ -121,6 +122,11 @@ def test_a_peer_that_cannot_run_says_why(pairs: Path, tmp_path: Path, monkeypatc
     )
     assert reason(ModelError("It is\nnone.")) == "It is none."
     assert reason(ValueError("no")) == "ValueError: no"
+
+
+def test_what_the_engine_leaves_out_is_not_counted(model: Path, tmp_path: Path) -> None:
+    assert load(ScorerOptions(str(model))).first_token
+    assert not load(ScorerOptions(str(save_tiny_model(tmp_path / "other", "modernbert")))).first_token
 
 
 def test_chunks_are_counted_and_peers_left_out(model: Path, pairs: Path) -> None:

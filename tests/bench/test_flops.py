@@ -12,8 +12,8 @@ LARGE = {"model_type": "xlm-roberta", "num_hidden_layers": 24, "hidden_size": 10
 SMALL = {"num_hidden_layers": 3, "hidden_size": 2, "intermediate_size": 5}
 
 
-def flops(config: dict[str, Any], *lengths: int) -> float | None:
-    return model_flops(config, np.asarray(lengths, dtype=np.int64))
+def flops(config: dict[str, Any], *lengths: int, first_token: bool = False) -> float | None:
+    return model_flops(config, np.asarray(lengths, dtype=np.int64), first_token=first_token)
 
 
 def test_known_shapes() -> None:
@@ -31,6 +31,19 @@ def test_pairs_add_up() -> None:
     assert flops({"model_type": "roberta", **SMALL}, 10) == 4560
     assert flops({"model_type": "bert", **SMALL}, 1, 10, 10) == 240 + 2 * 4560
     assert flops({"model_type": "bert", **SMALL}) == 0
+
+
+def test_the_last_layer_may_be_for_one_token() -> None:
+    # two layers as above: n = 10: 2 * 1520. The last: keys and values 2 n 2 * 4 = 160; query, output and feed-forward
+    # network of one token 2 (2 * 4 + 2 * 10) = 56; one query with n keys and values 4 n * 2 = 80
+    bert = {"model_type": "bert", **SMALL}
+    assert flops(bert, 10, first_token=True) == 2 * 1520 + 160 + 56 + 80
+    assert flops(bert, 10, 10, first_token=True) == 2 * (2 * 1520 + 160 + 56 + 80)
+    assert flops(bert, 1, first_token=True) == flops(bert, 1)
+    whole, less = flops(MINILM, 200), flops(MINILM, 200, first_token=True)
+    assert whole is not None
+    assert less is not None
+    assert 0.85 < less / whole < 0.88  # about a seventh less, as engines/first_token.py says
 
 
 @pytest.mark.parametrize(

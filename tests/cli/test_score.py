@@ -111,6 +111,7 @@ def test_long_documents_in_chunks(run_score: Score, tmp_path: Path) -> None:
         ([], '{"query": "a", "text": "b"}\n{broken', "Line 2 of standard input is not JSON"),
         ([], '{"query": "a", "text": "b"}\n"text"', "Line 2 of standard input is no JSON object"),
         ([], '{"query": "a", "text": "b", "doc_id": [1]}', "doc_id must be a text or a whole number"),
+        ([], '{"query": "a", "text": "b", "query_id": true}', "query_id must be a text or a whole number"),
         (["--input-format", "jsonl"], "a\tb", "For plain text give --input-format text"),
         ([], b"q\t\xff\xfe", "standard input is not UTF-8"),
         (["--max-length", "64", "--long-documents", "chunk", "--chunk-overlap", "60"], "a\tb", "--chunk-overlap 60"),

@@ -1,11 +1,15 @@
 """Every block of the README does what it says."""
 
+import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
@@ -56,8 +60,10 @@ def user_environment() -> dict[str, str]:
 
 
 def test_every_block_is_run_by_a_test() -> None:
-    tested = {"plain", "s3", "config", "slow", "slow, cluster", "slow, after make demo"}
-    assert {block.how for block in BLOCKS} - {"skip, because this is what runs these tests"} == tested
+    tested = {"plain", "s3", "config", "slow", "slow, cluster", "slow, serve", "slow, search", "slow, after make demo"}
+    skipped = {how for how in (block.how for block in BLOCKS) if how.startswith("skip, because ")}
+    assert {block.how for block in BLOCKS} - skipped == tested
+    assert len(skipped) == 2
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +77,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_your_own_data(folder: Path) -> None:
     printed = [run(block, folder, user_environment()) for block in chosen("plain")]
     assert "'doc_id': 'reset', 'rank': 1" in printed[2]
-    assert "Reset current HEAD" in printed[3].splitlines()[0]
-    assert '"index":1,"rank":1' in printed[4]
-    assert "cross-encoder" in printed[5]
-    assert len(printed) == 6
+    assert "complete" in printed[3]
+    assert "Reset current HEAD" in printed[4].splitlines()[0]
+    assert '"index":1,"rank":1' in printed[5]
+    assert "cross-encoder" in printed[6]
+    assert len(printed) == 7
 
 
 def test_from_s3_to_s3(folder: Path, s3: S3Bucket) -> None:
@@ -92,6 +99,44 @@ def test_flags_in_a_file(tmp_path: Path) -> None:
     settings = load_settings(RerankSettings, ["--config", str(tmp_path / "job.yaml")], "rankmill rerank")
     assert settings.input == "s3://bucket/candidates/"
     assert (settings.columns.query_id, settings.columns.text) == ("qid", "body")
+
+
+@pytest.mark.slow
+def test_serve_it(folder: Path) -> None:
+    serve, ask = chosen("slow, serve")
+    (result,) = served(serve.code, ask, folder)["results"]
+    assert result["index"] == 1
+
+
+@pytest.mark.slow
+def test_search_then_rerank(folder: Path) -> None:
+    prepare, ask = chosen("slow, search")
+    *before, serve = prepare.code.strip().splitlines()
+    run(Block(prepare.how, prepare.language, "\n".join(before)), folder, user_environment())
+    found = served(serve, ask, folder)
+    assert "purr" in json.dumps(found)
+    assert "bark" not in json.dumps(found)
+
+
+def served(command: str, ask: Block, folder: Path) -> Any:
+    """Start a server with a port of its own, ask it as the README does, stop it; returns the answer."""
+    port = free_port()
+    server = subprocess.Popen(
+        ["bash", "-c", f"exec {command.strip()} --port {port}"],
+        cwd=folder,
+        env=user_environment(),
+        stdout=subprocess.PIPE,
+    )
+    with server:
+        try:
+            assert server.stdout is not None
+            assert f"http://127.0.0.1:{port}" in server.stdout.readline().decode()  # said when it answers
+            code = ask.code.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+            assert code != ask.code
+            return json.loads(run(Block(ask.how, ask.language, code), folder, user_environment()))
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(timeout=120) == 0
 
 
 @pytest.mark.slow
@@ -127,6 +172,12 @@ def test_the_two_commands_in_a_fresh_clone(tmp_path: Path) -> None:
     change = re.search(r"nDCG@10\s+0\.\d+\s+0\.\d+\s+([+-]0\.\d+)", compared)
     assert change is not None
     assert float(change[1]) > 0, "the built-in model beats BM25 on the demonstration"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def upload(path: Path) -> None:

@@ -77,6 +77,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "unit length": {"dense": 5, "normalize": True, "similarity_fn_name": "dot"},
     "similarity not stated": {"similarity_fn_name": None},
     "short": {"max_length": 16},
+    "lower case": {"family": "xlm-roberta", "lower_case": True},
+    "lower case, which the tokenizer makes anyway": {"family": "bert", "lower_case": True},
 }
 
 
@@ -253,7 +255,7 @@ def test_truncation(tmp_path: Path, case: tuple[tuple[int, int], dict[str, Any],
     folder = save_bi_encoder(tmp_path / "model", max_length=16)
     encoder = load_encoder(ScorerOptions(model=str(folder), **options))
     assert isinstance(encoder, SidedEncoder)
-    of_query, of_text = (encoder._tokenizer.encode(sign, add_special_tokens=False).ids for sign in ",.")
+    of_query, of_text = (encoder._tokenizer.tokenizer.encode(sign, add_special_tokens=False).ids for sign in ",.")
     pairs = encoder.encode(["," * tokens[0]], ["." * tokens[1]])
     cls, sep = encoder.query.prefix, encoder.query.suffix
     assert pairs.document_starts.tolist() == [kept[0] + 2]

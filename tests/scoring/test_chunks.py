@@ -106,7 +106,7 @@ def test_chunks_of_a_pair(
 ) -> None:
     (of_query, of_text), options, (query, parts), truncated = case
     encoder = encoder_for(tiny[name], **{"max_length": 16} | options)
-    sign, dot = (encoder._tokenizer.encode(text, add_special_tokens=False).ids for text in "!.")
+    sign, dot = (encoder._tokenizer.tokenizer.encode(text, add_special_tokens=False).ids for text in "!.")
     pairs = encoder.encode(["! " * of_query if name == "bert" else "!" * of_query], ["." * of_text])
     prefix, middle, suffix = (list(part) for part in encoder.template.parts)
     assert rows_of(pairs) == [prefix + sign * query + middle + dot * part + suffix for part in parts]
@@ -131,7 +131,7 @@ def test_every_token_of_any_document_is_read(tiny: Mapping[str, Path], name: str
         text = " ".join(words)
         pairs = encoder.encode([query, "fox"], [text, text])
         assert pairs.chunks is not None
-        expected = encoder._tokenizer.encode(text, add_special_tokens=False).ids
+        expected = encoder._tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
         rows = iter(rows_of(pairs))
         spans = iter(pairs.chunks.spans.tolist())
         for count, start in zip(pairs.chunks.counts, pairs.document_starts, strict=True):

@@ -184,7 +184,7 @@ def test_deberta_saved_by_transformers_5(tiny: Mapping[str, Path], tmp_path: Pat
     assert type(tokenizer).__name__ == "DebertaV2Tokenizer"
     encoder = load_encoder(ScorerOptions(model=str(tmp_path)))
     assert isinstance(encoder, PairEncoder)
-    assert encoder._may_cut
+    assert encoder._tokenizer.may_cut
     queries, texts = all_pairs()
     pairs = encoder.encode(queries, texts)
     expected = [reference_ids(tokenizer, query, text) for query, text in zip(queries, texts, strict=True)]

@@ -38,6 +38,7 @@ SHAPES: dict[str, Callable[[Path], Path]] = {
     "pylate, two layers": lambda f: save_pylate(f, widths=(16, 8), residual=True),
     "pylate, residual of equal width": lambda f: save_pylate(f, widths=(HIDDEN, 4), residual=True),
     "pylate, prompts": lambda f: save_pylate(f, prompts={"query": "find ", "document": "text "}),
+    "pylate, lower case": lambda f: save_pylate(f, lower_case=True),  # as mxbai-edge-colbert-v0
     "pylate on bert": lambda f: save_pylate(f, "bert"),
     "pylate on xlm-roberta": lambda f: save_pylate(f, "xlm-roberta"),
 }
@@ -67,6 +68,7 @@ class Definition:
         self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
         state = load_file(folder / "model.safetensors")
         stanford = (folder / "artifact.metadata").is_file()
+        self.lower = not stanford and json.loads((folder / "sentence_bert_config.json").read_text())["do_lower_case"]
         config = json.loads((folder / "config.json").read_text())
         auto: Any = transformers.AutoModel
         self.network = auto.from_config(auto_config(config), attn_implementation="eager").eval()
@@ -106,9 +108,12 @@ class Definition:
         kept = [i for i, token in enumerate(ids) if token not in self.skipped]
         return float((left @ self.vectors(ids, seen)[kept].T).max(dim=1).values.sum())
 
+    def read(self, text: str) -> str:
+        return text.lower() if self.lower else text
+
     def ids(self, side: int, text: str) -> tuple[list[int], list[int]]:
         marker = self.tokenizer.get_vocab()[self.markers[side]]
-        tokens = self.tokenizer([self.prompts[side] + text], add_special_tokens=False)["input_ids"][0]
+        tokens = self.tokenizer([self.read(self.prompts[side] + text)], add_special_tokens=False)["input_ids"][0]
         tokenizer = self.tokenizer
         first = tokenizer.cls_token_id
         last = tokenizer.sep_token_id

@@ -1,6 +1,7 @@
 """The scorer's logits are the model's logits, whatever shares a batch with whom."""
 
 import inspect
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -79,6 +80,31 @@ def test_equal_to_sentence_transformers(tiny: Mapping[str, Path], family: str) -
     assert np.abs(logits - raw).max() < 1e-5
     scores = model.predict(pairs, show_progress_bar=False)
     assert np.abs(activate(logits, scorer.activation) - scores).max() < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::ResourceWarning")
+@pytest.mark.parametrize("family", ["bert", "modernbert", "xlm-roberta"])
+def test_lower_case_that_sentence_transformers_makes(tiny: Mapping[str, Path], tmp_path: Path, family: str) -> None:
+    cross_encoder: Any = pytest.importorskip("sentence_transformers").CrossEncoder
+    shutil.copytree(tiny[family], tmp_path, dirs_exist_ok=True)
+    settings = {"transformer_task": "sequence-classification", "max_seq_length": 100, "do_lower_case": True}
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
+    if family == "bert":  # whose tokenizer lowers letters, where nothing says otherwise
+        stated = json.loads((tmp_path / "tokenizer_config.json").read_text())
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({**stated, "do_lower_case": False}))
+    pairs = [("HOW do I", "Sort A List"), ("how do i", "sort a list"), ("Où est la BIBLIOTHÈQUE", "ЛИСА Fox")]
+    queries, texts = (list(side) for side in zip(*pairs, strict=True))
+    scorer = scorer_for(tmp_path)
+    logits = score(scorer, queries, texts)
+    assert abs(logits[0] - logits[1]) < 1e-6
+    module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+    (tmp_path / "modules.json").write_text(json.dumps([module]))
+    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "CrossEncoder"}')
+    model = cross_encoder(str(tmp_path), device="cpu")
+    raw = model.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False)
+    assert np.abs(logits - raw).max() < 1e-5
+    as_written = scorer_for(tiny[family])
+    assert family == "bert" or np.abs(logits - score(as_written, queries, texts)).max() > 0.01
 
 
 def test_nothing_in_nothing_out(tiny: Mapping[str, Path]) -> None:

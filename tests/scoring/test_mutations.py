@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from rankmill.scoring.activation import activate
-from rankmill.scoring.batches import padded
-from rankmill.scoring.engines import torch_load, torch_padded
+from rankmill.scoring.batches import packed, padded
+from rankmill.scoring.engines import torch_load, torch_packed, torch_padded
 from rankmill.scoring.tokens import PairEncoder
 from rankmill.types import EncodedPairs
-from tests.scoring import test_activation, test_logits, test_tokens, test_torch_load
+from tests.scoring import test_activation, test_logits, test_packed, test_tokens, test_torch_load
 from tests.tiny_models import MAX_LENGTH
 
 Inputs = dict[str, NDArray[np.int64]]
@@ -77,6 +77,22 @@ def test_positions_not_restarted(
     caught(test_logits.test_company_order_and_budget_do_not_matter, tiny, family)
 
 
+@pytest.mark.parametrize(("family", "kind"), [("bert", "positions"), ("xlm-roberta", "positions"), ("bert", "types")])
+def test_in_a_packed_batch(tiny: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, family: str, kind: str) -> None:
+    """Without padding, pairs lie one after the other: their positions go on, or their token types are lost."""
+
+    def mutated(pairs: EncodedPairs, rows: NDArray[np.int64], *, first_position: int, segments: bool) -> Inputs:
+        inputs = packed(pairs, rows, first_position=first_position, segments=segments)
+        if kind == "types":
+            inputs.pop("token_type_ids")
+        else:
+            inputs["position_ids"] = first_position + np.arange(len(inputs["input_ids"])) % MAX_LENGTH
+        return inputs
+
+    monkeypatch.setattr(torch_packed, "packed", mutated)
+    caught(test_packed.test_equal_to_a_bare_loop, tiny, family)
+
+
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_truncating_the_longer_of_the_two(
     tiny: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, family: str
@@ -93,7 +109,7 @@ def longest_first(encoder: PairEncoder, queries: Sequence[str], texts: Sequence[
     ids: list[list[int]] = []
     starts, truncated = [], []
     for query, text in zip(queries, texts, strict=True):
-        parts = [encoder._tokenizer.encode(part, add_special_tokens=False).ids for part in (query, text)]
+        parts = [encoder._tokenizer.tokenizer.encode(part, add_special_tokens=False).ids for part in (query, text)]
         truncated.append(len(parts[0]) + len(parts[1]) > room)
         while len(parts[0]) + len(parts[1]) > room:
             max(parts, key=len).pop()
@@ -130,7 +146,7 @@ def test_another_activation(
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
 def test_a_head_in_bfloat16(tiny: Mapping[str, Path], monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    monkeypatch.setattr(torch_load, "_cast_body", lambda network, precision: network.to(precision))
+    monkeypatch.setattr(torch_load, "_widen_around_body", lambda network, precision: network.to(precision))
     caught(test_logits.test_bfloat16_body_keeps_a_float32_head, tiny, family)
     caught(test_torch_load.test_pooler_and_head_stay_in_float32, tiny, family)
 

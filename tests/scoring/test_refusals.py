@@ -132,13 +132,6 @@ CASES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
         lambda f: (f / "modules.json").write_text(json.dumps([{"type": "x.Transformer"}, {"type": "x.Dense"}])),
         ["adds modules of sentence-transformers", "Transformer, Dense"],
     ),
-    "lower case by sentence-transformers": (
-        lambda f: (
-            edit_json(f / "sentence_bert_config.json", do_lower_case=True),
-            edit_json(f / "tokenizer_config.json", do_lower_case=False),
-        ),
-        ["wants its input in lower case", "keeps capitals"],
-    ),
     "no head": (
         lambda f: edit_weights(f / "model.safetensors", lambda state: state.pop("classifier.weight")),
         ["no classification head (classifier.weight is missing", "random scores"],

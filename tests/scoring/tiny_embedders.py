@@ -77,6 +77,7 @@ def save_bi_encoder(
     activation: str = "torch.nn.modules.activation.Tanh",
     normalize: bool = False,
     max_length: int | None = None,
+    lower_case: bool = False,
     **sentence_transformers: Any,
 ) -> Path:
     """Write a folder as sentence-transformers does.
@@ -89,6 +90,7 @@ def save_bi_encoder(
         activation: of the dense layer.
         normalize: whether a normalisation comes last.
         max_length: `max_seq_length` of sentence_bert_config.json.
+        lower_case: `do_lower_case` of that file.
         sentence_transformers: what config_sentence_transformers.json holds.
 
     Returns:
@@ -110,7 +112,7 @@ def save_bi_encoder(
         modules.append((f"{len(modules)}_Normalize", _NORMALIZE))
         (folder / modules[-1][0]).mkdir()
     _write_modules(folder, modules)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": lower_case})
     _write(folder / "config_sentence_transformers.json", sentence_transformers)
     return folder
 
@@ -140,7 +142,13 @@ def save_stanford(folder: Path, width: int = 8, **metadata: Any) -> Path:
 
 
 def save_pylate(
-    folder: Path, family: str = "modernbert", *, widths: Sequence[int] = (8,), residual: bool = False, **settings: Any
+    folder: Path,
+    family: str = "modernbert",
+    *,
+    widths: Sequence[int] = (8,),
+    residual: bool = False,
+    lower_case: bool = False,
+    **settings: Any,
 ) -> Path:
     """Write a ColBERT as PyLate does: dense layers in folders, settings in config_sentence_transformers.json."""
     save_body(folder, family, markers=["[Q] ", "[D] "])
@@ -152,7 +160,7 @@ def save_pylate(
         save_dense(folder / f"{number}_Dense", before, width, bias=False, activation=identity, residual=residual)
         before = width
     _write_modules(folder, modules)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": 39, "do_lower_case": False})
+    _write(folder / "sentence_bert_config.json", {"max_seq_length": 39, "do_lower_case": lower_case})
     stated = {
         "model_type": "ColBERT",
         "prompts": {"query": "", "document": ""},

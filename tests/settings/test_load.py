@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic_settings import CliPositionalArg
 
 from rankmill.cli.main import COMMANDS
 from rankmill.errors import UsageError
@@ -96,8 +97,9 @@ def test_json_is_a_variable_of_every_command_that_has_the_flag(command: str, mon
     settings_class: type[CommandSettings] = getattr(importlib.import_module(module), name)
     if "as_json" not in settings_class.model_fields:
         pytest.skip("has no --json")
+    positional = get_args(CliPositionalArg[str])[1]
     required = [
-        ["x"] if command == "models inspect" else [f"--{name.replace('_', '-')}", "x"]
+        ["x"] if positional in field.metadata else [f"--{name.replace('_', '-')}", "x"]
         for name, field in settings_class.model_fields.items()
         if field.is_required()
     ]

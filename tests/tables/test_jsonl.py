@@ -83,7 +83,7 @@ def test_a_store_is_asked_for_large_ranges(name: str, tmp_path: Path, monkeypatc
             asked.append(len(buffer))
             return super().readinto(buffer)
 
-    monkeypatch.setattr("rankmill.tables.jsonl.open_input", Remote)
+    monkeypatch.setattr("rankmill.tables.locate.open_input", lambda uri, _: Remote(uri))
     assert find_runs(file, layout(file)).pairs.sum() == 900
     assert min(asked) == 1 << 20
 

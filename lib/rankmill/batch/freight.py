@@ -27,6 +27,8 @@ class EncodedShard:
     """Canonical rows that cannot be scored, without their texts."""
     token_ids: NDArray[np.int32]
     """All pairs' tokens, one after the other."""
+    known: pa.Table | None = None
+    """Pairs that need no logit, on their way to where the others get theirs (`rankmill.batch.repeats`)."""
 
     def encoded_pairs(self) -> EncodedPairs:
         """The pairs as the scorer wants them."""
@@ -39,6 +41,12 @@ class EncodedShard:
             chunks=_from_lists(self.pairs.column("chunks")) if "chunks" in self.pairs.column_names else None,
         )
 
+    def piece(self, start: int, stop: int) -> "EncodedShard":
+        """The pairs `start` to `stop` (exclusive) alone, without the rejected rows and those that are known."""
+        ends = np.append(0, np.cumsum(self.pairs.column("length").to_numpy(), dtype=np.int64))
+        tokens = self.token_ids[ends[start] : ends[stop]]
+        return EncodedShard(self.index, self.pairs.slice(start, stop - start), self.rejected.slice(0, 0), tokens)
+
     def to_row(self) -> pa.Table:
         """Pack into a one-row table."""
         offsets = pa.array([0, len(self.token_ids)], pa.int64())
@@ -48,6 +56,7 @@ class EncodedShard:
                 "pairs": pa.array([_to_ipc(self.pairs)], pa.large_binary()),
                 "rejected": pa.array([_to_ipc(self.rejected)], pa.large_binary()),
                 "token_ids": pa.LargeListArray.from_arrays(offsets, pa.array(self.token_ids, pa.int32())),
+                "known": pa.array([_maybe_ipc(self.known)], pa.large_binary()),
             }
         )
 
@@ -60,6 +69,7 @@ class EncodedShard:
             pairs=_from_ipc(row.column("pairs")[0]),
             rejected=_from_ipc(row.column("rejected")[0]),
             token_ids=tokens.flatten().to_numpy(),
+            known=_maybe_table(row.column("known")[0]),
         )
 
 
@@ -77,6 +87,8 @@ class ScoredShard:
     rejected: pa.Table
     scoring_seconds: float
     """Time of the forward passes."""
+    known: pa.Table | None = None
+    """As in EncodedShard."""
 
     def to_row(self) -> pa.Table:
         """Pack into a one-row table."""
@@ -86,6 +98,7 @@ class ScoredShard:
                 "pairs": pa.array([_to_ipc(self.pairs)], pa.large_binary()),
                 "rejected": pa.array([_to_ipc(self.rejected)], pa.large_binary()),
                 "scoring_seconds": pa.array([self.scoring_seconds], pa.float64()),
+                "known": pa.array([_maybe_ipc(self.known)], pa.large_binary()),
             }
         )
 
@@ -97,6 +110,7 @@ class ScoredShard:
             pairs=_from_ipc(row.column("pairs")[0]),
             rejected=_from_ipc(row.column("rejected")[0]),
             scoring_seconds=row.column("scoring_seconds")[0].as_py(),
+            known=_maybe_table(row.column("known")[0]),
         )
 
 
@@ -129,3 +143,11 @@ def _to_ipc(table: pa.Table) -> bytes:
 def _from_ipc(value: pa.LargeBinaryScalar) -> pa.Table:
     table = pa.ipc.open_stream(value.as_buffer()).read_all()
     return table.combine_chunks()
+
+
+def _maybe_ipc(table: pa.Table | None) -> bytes | None:
+    return None if table is None else _to_ipc(table)
+
+
+def _maybe_table(value: pa.LargeBinaryScalar) -> pa.Table | None:
+    return _from_ipc(value) if value.is_valid else None

@@ -8,7 +8,7 @@ stays flat and a lost worker costs nothing.
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,6 +25,10 @@ from rankmill.tables.locate import InputFile
 FOLDER = "_rankmill/gathered"
 _CHUNK_PAIRS = 131_072  # that one task gathers
 _FILE_BYTES = 128 << 20  # sorted in memory at a time, however long the texts are
+
+
+Keyed = tuple[pa.Table, NDArray[np.int32]]
+"""Rows, and the number of the file's slice that each belongs into: its shard. Shape (rows,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,29 +61,33 @@ def chunks(plan: Plan) -> list[Chunk]:
 
 def gather(chunk: Chunk, source: Source, store: Store) -> list[Gathered]:
     """Read a chunk's rows, sort them by shard and write them; the same chunk always gives the same files."""
+    pieces = enumerate(in_bulk(rows_of(chunk, source), _FILE_BYTES))
+    return [write_sorted(table, shards, f"{FOLDER}/{chunk.index:06}-{n:06}", store) for n, (table, shards) in pieces]
+
+
+def rows_of(chunk: Chunk, source: Source) -> Iterator[Keyed]:
+    """The rows of a chunk with the shard of each, a batch at a time."""
     runs = chunk.runs
     everything = Piece(int(runs.file[0]), int(runs.start[0]), int(runs.stop[-1]), int(runs.offset[0]))
-    done: list[Gathered] = []
-    tables: list[pa.Table] = []
-    shards: list[NDArray[np.int32]] = []
-
-    def write() -> None:
-        name = f"{FOLDER}/{chunk.index:06}-{len(done):06}"
-        done.append(_write(pa.concat_tables(tables), np.concatenate(shards), name, store))
-        tables.clear()
-        shards.clear()
-
     for table in source.rows(everything):
         rows = table.column("row").to_numpy()
         run = np.searchsorted(runs.stop, rows, side="right")  # the first that ends after the row
         inside = rows >= runs.start[run]
-        tables.append(table.filter(inside))
-        shards.append(runs.shard[run[inside]])
-        if sum(held.nbytes for held in tables) >= _FILE_BYTES:
-            write()
+        yield table.filter(inside), runs.shard[run[inside]]
+
+
+def in_bulk(rows: Iterable[Keyed], size: int) -> Iterator[Keyed]:
+    """The same rows in tables of `size` bytes, and a batch more."""
+    tables: list[pa.Table] = []
+    keys: list[NDArray[np.int32]] = []
+    for table, key in rows:
+        tables.append(table)
+        keys.append(key)
+        if sum(held.nbytes for held in tables) >= size:
+            yield pa.concat_tables(tables), np.concatenate(keys)
+            tables, keys = [], []
     if tables:
-        write()
-    return done
+        yield pa.concat_tables(tables), np.concatenate(keys)
 
 
 def complete(plan: Plan, gathered: Iterable[Iterable[Gathered]]) -> tuple[Plan, tuple[InputFile, ...]]:
@@ -93,7 +101,8 @@ def complete(plan: Plan, gathered: Iterable[Iterable[Gathered]]) -> tuple[Plan, 
     return done, tuple(item.file for item in files)
 
 
-def _write(table: pa.Table, shards: NDArray[np.int32], name: str, store: Store) -> Gathered:
+def write_sorted(table: pa.Table, shards: NDArray[np.int32], name: str, store: Store) -> Gathered:
+    """Write a table sorted by shard, a row group each; rows of a shard keep their order."""
     order = np.argsort(shards, kind="stable")
     table = table.take(order)
     found, starts = np.unique(shards[order], return_index=True)
@@ -107,4 +116,4 @@ def _write(table: pa.Table, shards: NDArray[np.int32], name: str, store: Store) 
     key = f"{name}-{hashlib.sha256(body).hexdigest()[:16]}.parquet"
     store.create(key, body)
     ranges = tuple(zip(found.tolist(), edges[:-1], edges[1:], strict=True))
-    return Gathered(InputFile(store.join(key), len(body), ""), ranges)
+    return Gathered(InputFile(store.join(key), len(body), "", store.storage), ranges)

@@ -14,28 +14,36 @@ from functools import partial
 
 import numpy as np
 
-from rankmill.batch import group, output, scan, trec_run
+from rankmill.batch import group, join, manifest, output, reuse, scan, score_files, trec_run
 from rankmill.batch.executor import Executor
 from rankmill.batch.machine import peak_bytes
 from rankmill.batch.parts import PartOptions
-from rankmill.batch.plan import Plan, default_shard_pairs, make_plan, read_units
+from rankmill.batch.plan import Plan, read_units
+from rankmill.batch.planning import cut, understand
 from rankmill.batch.progress import Report, Work, watching
 from rankmill.batch.read import Source
 from rankmill.batch.receipts import Receipt, Totals, total
+from rankmill.batch.retry import Retry
 from rankmill.batch.stages import Encode, Write
 from rankmill.batch.summary import JobSummary
-from rankmill.errors import InputError, StorageError, TooManyRejectedError, UsageError
+from rankmill.errors import InputError, StorageError, TooManyRejectedError
 from rankmill.scoring.card import ModelCard
-from rankmill.scoring.engines.choose import concrete
-from rankmill.scoring.load import check_model
 from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.rerank import RerankSettings
+from rankmill.settings.scorer import ScorerSettings
+from rankmill.storage.lease import Lease, held
+from rankmill.storage.probe import require_atomic_create
 from rankmill.storage.store import STAGING, Store
-from rankmill.tables.locate import InputFile, find_files
-from rankmill.tables.runs import Runs
-from rankmill.tables.schema import OUTPUT_COLUMNS, Layout
+from rankmill.tables.locate import InputFile, absolute
 
 _log = logging.getLogger("rankmill")
+
+# leave to run a model's code is given on the command line, each time: whoever can write to a bucket must not give it
+RECORDED_OPTIONS = tuple(sorted(ScorerSettings.model_fields.keys() - {"trust_remote_code"}))
+"""Scorer settings that the job record keeps as they were asked for, the model pinned."""
+
+PASSING = (group.FOLDER, join.FOLDER, reuse.FOLDER, STAGING)
+"""Folders of the output that hold nothing of worth once the job is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,10 @@ class Prepared:
     scorer: ScorerOptions
     inspected: scan.Inspected
     record: output.JobRecord
+    retry: Retry | None = None
+    """Which rows of an earlier job are tried again; None for all of the input."""
+    earlier: reuse.Earlier | None = None
+    """The job whose scores are reused."""
 
     @property
     def part_options(self) -> PartOptions:
@@ -65,23 +77,22 @@ class Prepared:
         )
 
 
-def prepare(settings: RerankSettings) -> Prepared:
+def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
     """Check the settings, the input, the model and the output against each other.
+
+    Args:
+        settings: of the job.
+        retry: rank only the queries of these rows of the input, which an earlier job rejected.
 
     Raises:
         UsageError, InputError, ModelError: something cannot be used; all culprits of a kind are named.
         OutputConflictError: the output folder holds something else.
         StorageError: the store refused or cannot be reached.
     """
-    already = [name for name in settings.keep if name in OUTPUT_COLUMNS or name == "candidates"]
-    if already:
-        raise UsageError(f"--keep {','.join(already)}: the output has a column of that name already.")
     if settings.trec_run is not None:
         trec_run.refuse_destination(settings.trec_run)
-    inspected = scan.inspect(settings.input, settings.columns, settings.keep, settings.document_template)
-    options = _scorer_options(settings)
-    card = check_model(options)
-    store = Store(settings.output)
+    known = understand(settings)
+    store = Store(settings.output, settings.storage)
     record = output.JobRecord(
         settings={
             "top_k": settings.top_k,
@@ -91,21 +102,34 @@ def prepare(settings: RerankSettings) -> Prepared:
             "document_template": settings.document_template,
             "activation": settings.activation,
             "shard_pairs": settings.shard_pairs,
+            "bad_files": settings.bad_files,
+            "max_text_bytes": settings.max_text_bytes,
+            "keep_scores": settings.keeps_scores,
+            "retry_of": None if retry is None else retry.identity,
         },
-        inputs=tuple((file.uri, file.size, file.version) for file in inspected.files),
-        scorer=card.fingerprint,
+        inputs=tuple((file.uri, file.size, file.version) for file in known.inspected.every_file),
+        scorer=known.card.fingerprint,
+        command={**_places(settings), **{name: getattr(known.scorer, name) for name in RECORDED_OPTIONS}},
     )
     output.refuse_foreign(store, record)
-    pinned = replace(options, revision=card.revision)
-    if card.folder is not None and card.revision is None and settings.model != "builtin":
-        pinned = replace(pinned, model=str(card.folder))  # a relative path may mean something else to a worker
-    return Prepared(settings, store, card, pinned, inspected, record)
+    earlier = None
+    if settings.reuse is not None and store.head(output.SUCCESS) is None:
+        earlier = reuse.open_earlier(settings.reuse, settings.storage, store, known.card.fingerprint)
+    return Prepared(settings, store, known.card, known.scorer, known.inspected, record, retry, earlier)
+
+
+def _places(settings: RerankSettings) -> dict[str, str]:
+    """Where the input is, in words that a later command understands in any working directory."""
+    given = {"input": settings.input, "queries": settings.queries, "corpus": settings.corpus}
+    return {name: absolute(uri) for name, uri in given.items() if uri is not None}
 
 
 def description(job: Prepared) -> str:
     """One line on what is going to be done."""
     files, card = job.inspected.files, job.card
     form = "one row per query" if job.inspected.layout.nested else "one row per pair"
+    if job.inspected.texts is not None:
+        form = "a run, to be joined with queries and documents"
     read = f"{len(files):,} {'file' if len(files) == 1 else 'files'} with {form}"
     if card.folder is None:
         return f"{read}; model {card.model}, which does its own tokenising"
@@ -132,32 +156,56 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
     Raises:
         InputError: the input is damaged, empty, or changed while the job ran.
         TooManyRejectedError: more rows were rejected than --max-rejected allows.
-        StorageError: the store refused or cannot be reached.
+        StorageError: the store refused, cannot be reached, or has no put-if-absent.
+        OutputBusyError: another run holds the output, or took it over.
     """
     started = time.monotonic()
-    plan, shard_pairs = _plan(job, executor)
+    plan, shard_pairs = cut(job.settings, job.inspected, executor, job.retry)
     job = replace(job, record=replace(job.record, plan=output.describe_plan(plan, shard_pairs)))
+    require_atomic_create(job.store, allow_unsafe=job.settings.allow_unsafe_store)
     output.claim(job.store, job.record)
+    with held(job.store, job.settings.storage.lease_seconds) as lease:
+        return _work(job, executor, plan, lease, started)
+
+
+def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: float) -> JobSummary:
+    """Do what is left of a job whose output this run holds."""
     receipts = output.finished_shards(job.store)
     if receipts:
         _log.info("continuing: %d of %d shards are finished", len(receipts), len(plan.shards))
-    source = Source(job.inspected.layout, plan.files)
+    texts = job.inspected.texts
+    source = Source(
+        job.inspected.layout, plan.files, ids_only=texts is not None, reject_damaged=job.settings.bad_files == "reject"
+    )
     left = {shard.index for shard in plan.shards} - receipts.keys()
     if not left.isdisjoint(np.unique(plan.scattered.shard).tolist()):
-        plan, gathered = _gather(plan, source, job.store, executor)
+        if texts is None:
+            plan, gathered = _gather(plan, source, job.store, executor)
+        else:
+            _log.info("joining %s pairs with their queries and documents", f"{plan.pairs:,}")
+            plan, gathered = join.join(plan, source, texts, job.store, executor, left)
         source = replace(source, gathered=gathered)
     shards = [shard for shard in plan.shards if shard.index in left]
-    encode = Encode(tuple(read_units(shards, plan.files)), source, job.scorer, job.settings.trec_run is not None)
+    encode = Encode(
+        units=tuple(read_units(shards, plan.files)),
+        source=source,
+        scorer=job.scorer,
+        trec_run=job.settings.trec_run is not None,
+        unique=job.settings.require_unique,
+        find=reuse.index(job.earlier, job.store, executor) if job.earlier is not None and shards else None,
+    )
+    write = Write(job.store, job.part_options, keep_scores=job.settings.keeps_scores)
     before = total(receipts.values())
     work = Work(len(plan.shards), plan.queries, plan.pairs)
     piped = time.monotonic()
     with (
         watching(work, before, quiet=job.settings.quiet) as report,
-        closing(executor.run_shards(encode, job.scorer, Write(job.store, job.part_options))) as stream,
+        closing(executor.run_shards(encode, job.scorer, write)) as stream,
     ):
-        receipts |= _collect(stream, before, report, job.settings.max_rejected, plan.pairs)
+        _collect(_while_held(stream, lease), before, report, job.settings.max_rejected, plan.pairs)
+    lease.check()
     now = time.monotonic()
-    totals = _finish(job, plan, receipts)
+    totals = _finish(job, plan)
     seconds = now - piped
     busy = totals.scoring_seconds - before.scoring_seconds
     return JobSummary(
@@ -174,34 +222,18 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
     )
 
 
+def _while_held(stream: Iterator[Receipt], lease: Lease) -> Iterator[Receipt]:
+    """Pass receipts on until another run has taken over."""
+    for receipt in stream:
+        lease.check()
+        yield receipt
+
+
 def allowed_rejects(allowance: str, rows: int) -> int:
     """Rows that may be rejected: `100` is a number, `0.1%` a share of all rows, rounded down."""
     if allowance.endswith("%"):
         return int(rows * float(allowance.removesuffix("%")) / 100)
     return int(allowance)
-
-
-def _scorer_options(settings: RerankSettings) -> ScorerOptions:
-    """What every process of the job shall load: the precision is decided here, for workers see other machines."""
-    gpus = settings.gpus_per_worker
-    device = "auto" if gpus is None else "cuda" if gpus else "cpu"  # of the workers, whatever this machine has
-    return concrete(replace(ScorerOptions.of(settings), device=device))
-
-
-def _plan(job: Prepared, executor: Executor) -> tuple[Plan, int]:
-    """The plan, and the shard size that was aimed at."""
-    files, layout = job.inspected.files, job.inspected.layout
-    found = dict(executor.map(partial(_numbered_runs, files, layout), range(len(files))))
-    looks = [found[index] for index in range(len(files))]
-    scan.refuse(job.settings.input, [look for look in looks if isinstance(look, str)])
-    runs = [look for look in looks if not isinstance(look, str)]
-    pairs = sum(run.total_pairs for run in runs)
-    size = job.settings.shard_pairs or default_shard_pairs(pairs, job.inspected.text_bytes)
-    return make_plan(files, layout, runs, size), size
-
-
-def _numbered_runs(files: tuple[InputFile, ...], layout: Layout, index: int) -> tuple[int, Runs | str]:
-    return index, scan.find_runs(files[index], layout)
 
 
 def _gather(plan: Plan, source: Source, store: Store, executor: Executor) -> tuple[Plan, tuple[InputFile, ...]]:
@@ -210,19 +242,15 @@ def _gather(plan: Plan, source: Source, store: Store, executor: Executor) -> tup
     return group.complete(plan, executor.map(partial(group.gather, source=source, store=store), pieces))
 
 
-def _collect(
-    stream: Iterator[Receipt], before: Totals, report: Report, allowance: str, pairs: int
-) -> dict[int, Receipt]:
+def _collect(stream: Iterator[Receipt], before: Totals, report: Report, allowance: str, pairs: int) -> None:
     """Take receipts as they come; stop as soon as too many rows are rejected."""
-    totals, found = before, {}
+    totals = before
     allowed = allowed_rejects(allowance, pairs)
     for receipt in stream:
-        found[receipt.shard] = receipt
         totals = totals.plus(receipt)
         report(totals)
         _refuse_rejects(totals, allowed, allowance)
     _refuse_rejects(totals, allowed, allowance)
-    return found
 
 
 def _refuse_rejects(totals: Totals, allowed: int, allowance: str) -> None:
@@ -234,10 +262,12 @@ def _refuse_rejects(totals: Totals, allowed: int, allowance: str) -> None:
         )
 
 
-def _finish(job: Prepared, plan: Plan, receipts: dict[int, Receipt]) -> Totals:
+def _finish(job: Prepared, plan: Plan) -> Totals:
     """Check that everything is there, then say so."""
+    records = output.commit_records(job.store)  # what is there, whatever this process believes
+    receipts = output.receipts_in(records, job.store)
     missing = [shard.index for shard in plan.shards if shard.index not in receipts]
-    totals = total(receipts.values())
+    totals = total(receipt for _, receipt in sorted(receipts.items()))
     if missing or totals.pairs_in != plan.pairs:
         raise StorageError(
             f"{len(missing)} of {len(plan.shards)} shards left no commit record, {totals.pairs_in} of {plan.pairs} "
@@ -246,17 +276,28 @@ def _finish(job: Prepared, plan: Plan, receipts: dict[int, Receipt]) -> Totals:
     _refuse_changed_input(job)
     if job.settings.trec_run is not None:
         trec_run.write(job.settings.trec_run, job.store, receipts)
-    leftovers = [*job.store.keys(group.FOLDER), *job.store.keys(STAGING)]
-    job.store.create(output.SUCCESS, output.success_body(job.record, totals))
+    named = {name for receipt in receipts.values() for name in (receipt.rejected_part, receipt.scores_part)}
+    losers = {*job.store.keys("_rejected"), *job.store.keys(score_files.FOLDER)} - named
+    leftovers = [*losers, *(key for folder in PASSING for key in job.store.keys(folder))]
+    written = manifest.publish(job.store, manifest.to_json(job.record.fingerprint, receipts, records))
+    job.store.create(output.SUCCESS, output.success_body(job.record, totals, written))
     if leftovers:
-        job.store.delete(leftovers)  # copies of input rows, and what killed writers left: of no use any more
+        _tidy(job.store, leftovers)  # copies of input rows, and what killed writers left: of no use any more
     return totals
+
+
+def _tidy(store: Store, keys: list[str]) -> None:
+    """Delete what is of no use, where that is allowed: jobs need no right to delete."""
+    try:
+        store.delete(keys)
+    except StorageError as error:
+        _log.warning("%d files of no use were left behind; `rankmill gc` takes them away. %s", len(keys), error)
 
 
 def _refuse_changed_input(job: Prepared) -> None:
     """Look at the input once more: rows of a file that was replaced meanwhile may be old ones, new ones or both."""
-    now = {file.uri: file for file in find_files(job.settings.input)}
-    changed = [file.uri for file in job.inspected.files if now.get(file.uri) != file]
+    now = {file.uri: file for file in scan.look_again(job.settings)}
+    changed = [file.uri for file in job.inspected.every_file if now.get(file.uri) != file]
     if changed:
         raise InputError(
             f"The input changed while the job ran, so that {job.store.uri} may mix old rows and new ones; it got no "

@@ -1,9 +1,10 @@
 """The output folder: whose it is, what is finished in it, and the marker that says that all of it is."""
 
 import hashlib
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import orjson
@@ -11,8 +12,9 @@ import orjson
 from rankmill import __version__
 from rankmill.batch.plan import Plan
 from rankmill.batch.receipts import Receipt, Totals
-from rankmill.errors import OutputConflictError
+from rankmill.errors import InputError, OutputConflictError, StorageError
 from rankmill.storage.store import Store
+from rankmill.tables.locate import InputFile
 
 JOB = "_rankmill/job.json"
 COMMITS = "_rankmill/commits"
@@ -32,26 +34,41 @@ class JobRecord:
     """Fingerprint of the scorer: the model's content, wherever it lies."""
     plan: Mapping[str, Any] | None = None
     """What `describe_plan` says, once the input was looked at; None before."""
+    command: Mapping[str, Any] = field(default_factory=dict)
+    """The input and the scorer as they were asked for: what a later command needs to do the like. Not an identity."""
 
     def to_json(self) -> bytes:
-        """Canonical JSON, with the fingerprint and the version that wrote it."""
-        body = {**asdict(self), "fingerprint": self.fingerprint, "rankmill": __version__}
+        """Canonical JSON, with the fingerprint, the version that wrote it and when (seconds since 1970)."""
+        body = {**asdict(self), "fingerprint": self.fingerprint, "rankmill": __version__, "begun_at": time.time()}
         return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over all fields."""
-        return hashlib.sha256(orjson.dumps(asdict(self), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        """SHA-256 over what decides the output."""
+        return fingerprint_of(asdict(self))
+
+
+def fingerprint_of(record: Mapping[str, Any]) -> str:
+    """The fingerprint of a job record, before it is written or as it was read."""
+    identity = {name: record.get(name) for name in ("settings", "inputs", "scorer", "plan")}
+    return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def describe_plan(plan: Plan, shard_pairs: int) -> dict[str, Any]:
-    """The size of shards and a digest of which rows make which: another release may cut the same input otherwise."""
+    """The counts, and a digest of which rows make which shard: another release may cut the same input otherwise."""
     digest = hashlib.sha256()
     for shard in plan.shards:
         digest.update(orjson.dumps(shard))
-    for field in fields(plan.scattered):
-        digest.update(getattr(plan.scattered, field.name).tobytes())
-    return {"shard_pairs": shard_pairs, "digest": digest.hexdigest()}
+    for column in fields(plan.scattered):
+        digest.update(getattr(plan.scattered, column.name).tobytes())
+    return {
+        "shard_pairs": shard_pairs,
+        "digest": digest.hexdigest(),
+        "shards": len(plan.shards),
+        "queries": plan.queries,
+        "pairs": plan.pairs,
+        "rejected_files": [file.uri for file in plan.files if file.problem],
+    }
 
 
 def refuse_foreign(store: Store, job: JobRecord) -> None:
@@ -63,11 +80,13 @@ def refuse_foreign(store: Store, job: JobRecord) -> None:
     recorded = store.read_if_present(JOB)
     if recorded is None:
         there = [name for name in store.top_level() if name != "_rankmill/"]  # killed before its record was in place
-        if there:
+        recorded = store.read_if_present(JOB) if there else None  # another run may have begun between the two looks
+        if there and recorded is None:
             shown = ", ".join(there[:5]) + (", …" if len(there) > 5 else "")
             raise OutputConflictError(
                 f"{store.uri} is not empty and holds no rankmill job ({shown}). Give an empty or a new folder."
             )
+    if recorded is None:
         return
     found = differing(orjson.loads(recorded), orjson.loads(job.to_json()))
     if found:
@@ -87,11 +106,44 @@ def claim(store: Store, job: JobRecord) -> None:
         refuse_foreign(store, job)
 
 
-def finished_shards(store: Store) -> dict[int, Receipt]:
-    """Receipts of the shards that are committed, by shard."""
+def commit_records(store: Store, known: Collection[str] = ()) -> dict[str, bytes]:
+    """The commit records, by key.
+
+    Args:
+        store: the output.
+        known: keys of those that need not be read again: they never change.
+    """
+    keys = [key for key in store.keys(COMMITS) if key not in known]
     with ThreadPoolExecutor(_READERS) as pool:
-        bodies = pool.map(store.read, list(store.keys(COMMITS)))
-        return {receipt.shard: receipt for receipt in map(Receipt.from_json, bodies)}
+        return dict(zip(keys, pool.map(store.read, keys), strict=True))
+
+
+def receipts_in(records: Mapping[str, bytes], store: Store) -> dict[int, Receipt]:
+    """Receipts, by shard.
+
+    Raises:
+        StorageError: a record is damaged.
+    """
+    receipts = {}
+    for key, body in records.items():
+        try:
+            receipt = Receipt.from_json(body)
+        except ValueError as error:
+            raise StorageError(
+                f"{store.join(key)} is no commit record of this release ({error}). Delete it, and its shard will be "
+                "committed again."
+            ) from error
+        receipts[receipt.shard] = receipt
+    return receipts
+
+
+def finished_shards(store: Store) -> dict[int, Receipt]:
+    """Receipts of the shards that are committed, by shard.
+
+    Raises:
+        StorageError: a record is damaged.
+    """
+    return receipts_in(commit_records(store), store)
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -115,7 +167,25 @@ def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return sorted(found)
 
 
-def success_body(job: JobRecord, totals: Totals) -> bytes:
-    """What `_SUCCESS` holds: the row counts."""
-    body = {"job": job.fingerprint, **asdict(totals)}
+def refuse_changed(record: Mapping[str, Any], uri: str, files: Sequence[InputFile], scorer: str) -> None:
+    """Refuse to go on from a recorded job whose input or model is no longer what it was.
+
+    Args:
+        record: the job record.
+        uri: of its output.
+        files: its input as it is now.
+        scorer: fingerprint of its scorer as it is now.
+
+    Raises:
+        InputError: naming what differs.
+    """
+    inputs = [(file.uri, file.size, file.version) for file in files]
+    changed = differing(record, {"settings": {}, "inputs": inputs, "scorer": scorer, "plan": None})
+    if changed:
+        raise InputError(f"The job of {uri} cannot be gone on from: what it was made of has changed.", changed)
+
+
+def success_body(job: JobRecord, totals: Totals, manifest_sha256: str) -> bytes:
+    """What `_SUCCESS` holds: the row counts, and which manifest says the rest."""
+    body = {"job": job.fingerprint, "manifest_sha256": manifest_sha256, **asdict(totals)}
     return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)

@@ -4,16 +4,20 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill import __version__
 from rankmill.batch.freight import ScoredShard
+from rankmill.batch.receipts import Counts
 from rankmill.ranking.rank import Order, codes, rank_pairs, retrieval_ranks
 from rankmill.scoring.activation import activate
 from rankmill.tables.schema import BEST_CHUNK, KEEP, Layout
 
 REJECTED_COLUMNS = ("source", "row", "query_id", "doc_id", "reason", "detail")
+COUNTS = b"rankmill.counts"
+"""Key of the counts in a part's metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def rejected_rows(shard: ScoredShard, options: PartOptions) -> pa.Table:
     return rejected.set_column(0, "source", names.take(rejected.column("source").combine_chunks()))
 
 
-def to_parquet(table: pa.Table, options: PartOptions) -> bytes:
+def to_parquet(table: pa.Table, options: PartOptions, counts: Counts | None = None) -> bytes:
     """Serialise with page checksums, so that any reader that verifies them finds a flipped byte."""
     metadata = {
         b"rankmill.model": options.model.encode(),
@@ -76,10 +80,34 @@ def to_parquet(table: pa.Table, options: PartOptions) -> bytes:
         b"rankmill.scorer": options.fingerprint.encode(),
         b"rankmill.version": __version__.encode(),
     }
+    if counts is not None:
+        metadata[COUNTS] = counts.to_json()
     sink = io.BytesIO()
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
+
+
+def counts_in(metadata: dict[bytes, bytes] | None) -> Counts:
+    """What a part says of itself; ValueError when it says nothing.
+
+    Args:
+        metadata: the key-value pairs of its footer.
+    """
+    try:
+        return Counts(**orjson.loads((metadata or {})[COUNTS]))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"no {COUNTS.decode()} in its footer") from error
+
+
+def footer_of(end: bytes) -> bytes | None:
+    """The footer of a Parquet file, its length and the closing magic included; None when `end` is too short for it.
+
+    Args:
+        end: the last bytes of the file, or all of them.
+    """
+    size = int.from_bytes(end[-8:-4], "little") + 8
+    return end[-size:] if len(end) >= size else None
 
 
 def _null_where(ranks: np.ndarray[tuple[int], np.dtype[np.int64]], scores: pa.Array) -> pa.Array:

@@ -6,29 +6,48 @@ What was found by trying (Ray 2.60) and decides the shape:
   yields eight shards hands over eight blocks, one by one, and Ray's backpressure counts shards.
 * Stages with the same resources are fused into one task, reading into the scoring actors too; a small difference in
   `num_cpus` keeps encode and write apart from score, so that tokenising overlaps with the forward pass.
-* `max_errored_blocks` drops whole blocks: never used. Infrastructure failures are retried without limit by default.
+* `max_errored_blocks` drops whole blocks: never used. Ray repeats what died with its process or machine without limit,
+  which is right for machines and wrong for rows that end a process: those are found in `rankmill.batch.guarded`.
 * After a failure the pool's actors live until the dataset is collected, hence the `gc.collect()`.
+* Ray's own watchdog counts blocks that move between stages; ours (`rankmill.batch.watchdog`) counts finished shards.
 """
 
 import gc
-from collections.abc import Callable, Generator, Iterator, Sequence
+import secrets
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset, TaskPoolStrategy
 
+from rankmill.batch import stacks
 from rankmill.batch.executor import receipts
+from rankmill.batch.guarded import GuardedEncoding, GuardedScore
+from rankmill.batch.nodes import on_every_node
 from rankmill.batch.receipts import Receipt
-from rankmill.batch.stages import Encode, Score, Write
+from rankmill.batch.scratch import Scratch
+from rankmill.batch.stages import Encode, Write
+from rankmill.batch.watchdog import no_progress_after
 from rankmill.batch.workers import Pool
 from rankmill.errors import RankmillError
 from rankmill.scoring.options import ScorerOptions
+from rankmill.storage.store import Store
 
 _ENCODE_CPUS = 0.5
 _WRITE_CPUS = 0.25
 _ENCODE_TASKS_PER_WORKER = 2  # enough to stay ahead of a GPU; more would only tokenise far ahead and hold memory
+
+_PASSING = ("StorageError", "ConnectionError", "TimeoutError", "ConnectionResetError", "Connection reset by peer")
+"""Errors of reading and writing that a task is repeated for: a store that does not answer may do so again."""
+
+_REPETITIONS = 3
+_RAYS_ADVICE = "\nFailed to apply UDF transform after "  # how to set Ray Data up, appended to messages that are ours
+_STACKS_SECONDS = 20.0
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -39,6 +58,8 @@ class RayData:
     """Runs a job on the Ray cluster that this process is connected to."""
 
     pool: Pool
+    no_progress_seconds: float = 0.0
+    """After so long without a finished shard the run fails; 0 for never."""
 
     @property
     def workers(self) -> int:
@@ -64,31 +85,41 @@ class RayData:
             raise own_error(error) from error
 
     def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
-        """Stream every unit through the three stages."""
+        """Stream every unit through the three stages; NoProgressError as `no_progress_seconds` says."""
         if not encode.units:
             return
-        with _context():
-            dataset = self._dataset(encode, replace(scorer, device=self.pool.device, threads=self.pool.threads), write)
+        scratch = Scratch(secrets.token_hex(8))
+        with (
+            _context(),
+            no_progress_after(
+                self.no_progress_seconds, partial(_keep_stacks, scratch, write.store), self.missing
+            ) as finished,
+        ):
+            dataset = self._dataset(encode, scorer, write, scratch)
             try:
                 batches: Any = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
                 with closing(batches):  # whoever stops reading receipts stops the workers
                     for batch in batches:
+                        finished()
                         yield from receipts(batch.to_pylist())
             except ray.exceptions.RayError as error:
                 raise own_error(error) from error
             finally:
                 del dataset
                 gc.collect()
+                scratch.remove()
 
-    def _dataset(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Dataset:
+    def _dataset(self, encode: Encode, scorer: ScorerOptions, write: Write, scratch: Scratch) -> Dataset:
         units = len(encode.units)
         readers = TaskPoolStrategy(size=min(units, _ENCODE_TASKS_PER_WORKER * self.pool.max_workers))
+        encode = replace(encode, guard=GuardedEncoding(scratch))
+        scorer = replace(scorer, device=self.pool.device, threads=self.pool.threads)
         return (
             ray.data.from_items([{"unit": unit} for unit in range(units)], override_num_blocks=units)
             .map_batches(encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers)
             .map_batches(
-                Score,
-                fn_constructor_args=(scorer, write.options.fingerprint),
+                GuardedScore,
+                fn_constructor_args=(scorer, write.options.fingerprint, scratch),
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=self.pool.cpus,
@@ -98,12 +129,38 @@ class RayData:
             .map_batches(write, batch_size=1, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
         )
 
+    def missing(self) -> str | None:
+        """A sentence on the machines that are waited for, if not even one worker has a place."""
+        there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        wanted = {"CPU": self.pool.cpus, "GPU": self.pool.gpus}
+        short = [f"{number:g} {name}" for name, number in wanted.items() if there.get(name, 0) < number]
+        if not short:
+            return None
+        has = ", ".join(f"{there.get(name, 0):g} {name}" for name in wanted)
+        return f"Waiting for machines: a scoring worker needs {' and '.join(short)}; the cluster has {has} now."
+
+
+def _keep_stacks(scratch: Scratch, store: Store) -> str:
+    """Write the stacks of all processes of the run to stderr and into the output; returns where they are."""
+    parts = [f"Driver:\n{stacks.own()}"]
+    for address, answer in on_every_node(partial(stacks.collect, scratch.stacks), _STACKS_SECONDS):
+        parts.append(f"Machine {address}:\n{answer}")
+    text = "\n\n".join(parts)
+    sys.stderr.write(f"{text}\n")
+    key = f"_rankmill/stacks-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.txt"
+    try:
+        store.create(key, text.encode())
+    except RankmillError as error:
+        return f"The stacks of all processes are on stderr; they could not be kept ({error})."
+    return f"The stacks of all processes are in {store.join(key)}."
+
 
 def own_error(error: BaseException) -> BaseException:
     """Dig out the error that a stage raised on purpose from the wrappings it came back in; else the error itself."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, RankmillError) and not isinstance(seen, ray.exceptions.RayError):
+            seen.args = (str(seen.args[0]).partition(_RAYS_ADVICE)[0], *seen.args[1:])
             return seen
         seen = getattr(seen, "cause", None) or seen.__cause__
     return error
@@ -113,10 +170,22 @@ def own_error(error: BaseException) -> BaseException:
 def _context() -> Iterator[None]:
     """Ray Data's settings for our pipelines, put back afterwards: they are global to the process."""
     context = DataContext.get_current()
-    before = (context.target_max_block_size, context.max_consecutive_actor_init_deaths)
-    context.target_max_block_size = 1
-    context.max_consecutive_actor_init_deaths = 4  # a spot node that dies while a model loads must not end the job
+    settings = {
+        "target_max_block_size": 1,
+        "max_consecutive_actor_init_deaths": 4,  # a spot node that dies while a model loads must not end the job
+        "retried_map_errors": list(_PASSING),
+        "max_map_retries": _REPETITIONS,
+        "execution_no_progress_timeout_s": -1,
+        "raise_original_map_exception": True,  # else what a stage raised does not come back, only its text
+    }
+    before = {name: getattr(context, name) for name in settings}
+    _apply(context, settings)
     try:
         yield
     finally:
-        context.target_max_block_size, context.max_consecutive_actor_init_deaths = before
+        _apply(context, before)
+
+
+def _apply(context: DataContext, settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        setattr(context, name, value)

@@ -57,6 +57,8 @@ class Scattered:
 
     file: NDArray[np.int32]
     """Index into the plan's files."""
+    query: NDArray[np.uint64]
+    """Hash of the query id. Shards hold ranges of it: all that the next one has is larger."""
     start: NDArray[np.int64]
     stop: NDArray[np.int64]
     offset: NDArray[np.int64]
@@ -105,7 +107,9 @@ def default_shard_pairs(pairs: int, text_bytes: int) -> int:
     return min(by_count, by_bytes)
 
 
-def make_plan(files: Sequence[InputFile], layout: Layout, runs: Sequence[Runs], shard_pairs: int) -> Plan:
+def make_plan(
+    files: Sequence[InputFile], layout: Layout, runs: Sequence[Runs], shard_pairs: int, *, gather_all: bool = False
+) -> Plan:
     """Cut the input into shards.
 
     Args:
@@ -113,9 +117,10 @@ def make_plan(files: Sequence[InputFile], layout: Layout, runs: Sequence[Runs], 
         layout: how to read them.
         runs: where each query's rows lie, one per file.
         shard_pairs: pairs per shard, aimed at: a query is never cut, so a shard may hold more.
+        gather_all: gather every query, for runs that are few and far apart.
     """
     unique, counts = np.unique(np.concatenate([run.query for run in runs]), return_counts=True)
-    split = unique[counts > 1]
+    split = unique if gather_all else unique[counts > 1]
     shards: list[Shard] = []
     for index, run in enumerate(runs):
         shards += _cut(index, run, np.isin(run.query, split), shard_pairs, len(shards))
@@ -199,6 +204,7 @@ def _gather(
     shard_of = np.searchsorted(firsts, np.arange(len(split)), side="right") - 1
     scattered = Scattered(
         file=np.repeat(np.arange(len(runs), dtype=np.int32), [len(run) for run in runs])[inside],
+        query=query[inside],
         start=start,
         stop=start + of_runs("rows"),
         offset=of_runs("offset"),

@@ -7,9 +7,9 @@ import orjson
 import pyarrow as pa
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """Counts of one finished shard."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a part says of itself, in its own metadata: whoever finds it there knows all but how long it took."""
 
     shard: int
     queries: int
@@ -23,25 +23,55 @@ class Receipt:
     duplicates: int
     """Scored pairs whose (query_id, doc_id) came before in the shard."""
     tokens: int
+    rejected_part: str
+    """Key of the file of rejected rows; empty when there are none."""
+    rejected_bytes: int
+    rejected_sha256: str
+
+    def to_json(self) -> bytes:
+        """JSON of all fields."""
+        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt(Counts):
+    """One finished shard: the commit record."""
+
     scoring_seconds: float
+    reused: int = 0
+    """Pairs that have the score of an earlier job."""
+    repeated: int = 0
+    """Pairs that have the score of a pair of the same texts in the shard."""
+    scores_part: str = ""
+    """Key of the file of scores for later jobs; empty where none are kept."""
+    scores_bytes: int = 0
+    scores_sha256: str = ""
     part: str
     """Key of the part file."""
     part_bytes: int
     part_sha256: str
+    footer_sha256: str
+    """Of the part's Parquet footer, which can be fetched without the rest."""
+    committed_at: float
+    """Seconds since 1970, by the clock of the machine that wrote the part."""
+
+    @property
+    def scored(self) -> int:
+        """Pairs that got a score."""
+        return self.pairs_in - self.rejected
 
     def to_row(self) -> pa.Table:
         """One row for Ray Data."""
         return pa.table({name: [value] for name, value in asdict(self).items()})
 
-    def to_json(self) -> bytes:
-        """The commit record."""
-        return orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-
     @classmethod
     def from_json(cls, body: bytes) -> "Receipt":
-        """Read a commit record."""
+        """Read a commit record; ValueError when it is none."""
         values = orjson.loads(body)
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        try:
+            return cls(**{field.name: values[field.name] for field in fields(cls)})
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"it lacks {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +86,8 @@ class Totals:
     truncated: int = 0
     duplicates: int = 0
     tokens: int = 0
+    reused: int = 0
+    repeated: int = 0
     scoring_seconds: float = 0.0
 
     def plus(self, receipt: Receipt) -> "Totals":

@@ -1,16 +1,19 @@
 """Looks at the whole input before anything else starts: every file readable, one layout, and where the queries lie."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pyarrow as pa
 
+from rankmill.batch.join_tables import Texts, files_of, open_texts
 from rankmill.errors import InputError
-from rankmill.settings.rerank import Columns
-from rankmill.tables import jsonl, parquet
-from rankmill.tables.locate import InputFile, find_files
-from rankmill.tables.runs import Runs
+from rankmill.settings.rerank import RerankSettings
+from rankmill.tables import jsonl, parquet, run
+from rankmill.tables.locate import InputFile, find_files, list_files
+from rankmill.tables.runs import Runs, runs_of
 from rankmill.tables.schema import Layout, differences, layout_of
 
 _THREADS = 16  # footers are small and far away: the wait is latency
@@ -26,17 +29,42 @@ class Inspected:
     layout: Layout
     text_bytes: int
     """Uncompressed size of all columns; an estimate for JSONL."""
+    texts: Texts | None = None
+    """What a run is joined with; None for an input that brings its texts."""
+
+    @property
+    def every_file(self) -> tuple[InputFile, ...]:
+        """All files that decide the output."""
+        return self.files if self.texts is None else (*self.files, *self.texts.files)
 
 
-def inspect(pattern: str, columns: Columns, keep: Sequence[str], template: str | None) -> Inspected:
-    """Read the schema of every file and decide how to read them.
+def look_again(settings: RerankSettings) -> tuple[InputFile, ...]:
+    """All the files that decide the output, as they are now.
+
+    Raises:
+        InputError: nothing there.
+        StorageError: the store refused or could not be reached.
+    """
+    if settings.queries is None:
+        return find_files(settings.input, settings.storage)
+    return (*list_files(settings.input, f"--input {settings.input}", settings.storage), *files_of(settings))
+
+
+def inspect_run(settings: RerankSettings) -> Inspected:
+    """Read the schemas of a run, of its queries and of its corpus, and decide how to read them.
 
     Raises:
         InputError: nothing there, unreadable or empty files, missing or unusable columns, files that differ; every
-            culprit named.
-        StorageError: the store refused or could not be reached.
+            culprit of a table named.
+        StorageError: a store refused or could not be reached.
     """
-    files = find_files(pattern)
+    name = f"--input {settings.input}"
+    files = list_files(settings.input, name, settings.storage)
+    lines = [file.uri for file in files if file.format == "jsonl"]
+    if lines or not files:
+        raise InputError(
+            f"{name}: with --queries and --corpus it must be a run, in Parquet or in TREC's format.", lines
+        )
     with ThreadPoolExecutor(_THREADS) as pool:
         looks = list(pool.map(_look, files))
     problems: list[str] = []
@@ -45,16 +73,54 @@ def inspect(pattern: str, columns: Columns, keep: Sequence[str], template: str |
         if isinstance(look, str):
             problems.append(look)
             continue
-        layout, found = layout_of(look.schema, columns, keep, template)
+        schema = run.trec_schema(settings.columns) if file.format == "trec" else look.schema
+        layout, found = run.run_layout(schema, settings.columns, settings.keep)
+        problems += [f"{file.uri}: {problem}" for problem in found]
+        if layout is not None:
+            layouts.append((file, layout))
+    problems += _groups(layouts)
+    refuse(settings.input, problems)
+    score = any(layout.retrieval_score for _, layout in layouts)
+    size = sum(look.text_bytes for look in looks if not isinstance(look, str))
+    layout = replace(layouts[0][1], retrieval_score=score, max_text_bytes=settings.max_text_bytes)
+    return Inspected(files, layout, size, open_texts(settings))
+
+
+def inspect(settings: RerankSettings) -> Inspected:
+    """Read the schema of every file and decide how to read them.
+
+    Raises:
+        InputError: nothing there, unreadable or empty files (unless they are to be rejected), missing or unusable
+            columns, files that differ; every culprit named.
+        StorageError: the store refused or could not be reached.
+    """
+    files = find_files(settings.input, settings.storage)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        looks = list(pool.map(_look, files))
+    problems: list[str] = []
+    layouts: list[tuple[InputFile, Layout]] = []
+    for number, (file, look) in enumerate(zip(files, looks, strict=True)):
+        if isinstance(look, str):
+            if settings.bad_files == "reject":
+                files = (*files[:number], replace(file, problem=look), *files[number + 1 :])
+            else:
+                problems.append(look)
+            continue
+        layout, found = layout_of(look.schema, settings.columns, settings.keep, settings.document_template)
         problems += [f"{file.uri}: {problem}" for problem in found]
         if layout is not None:
             layouts.append((file, layout.with_optional_columns() if file.format == "jsonl" else layout))
-            problems += _differences(layouts[0], layouts[-1])
-    refuse(pattern, problems)
+    problems += _groups(layouts)
+    if not layouts and not problems:
+        problems = [file.problem for file in files]
+    empty = [look for look in looks if isinstance(look, _Look) and not look.has_rows]
+    if layouts and len(empty) == len(layouts):
+        problems.append(f"{layouts[0][0].uri}: it has no rows" + (", nor have the others." if empty[1:] else "."))
+    refuse(settings.input, problems)
     title, score = (any(getattr(layout, name) for _, layout in layouts) for name in ("title", "retrieval_score"))
     return Inspected(
         files=files,
-        layout=replace(layouts[0][1], title=title, retrieval_score=score),
+        layout=replace(layouts[0][1], title=title, retrieval_score=score, max_text_bytes=settings.max_text_bytes),
         text_bytes=sum(look.text_bytes for look in looks if not isinstance(look, str)),
     )
 
@@ -67,14 +133,22 @@ def refuse(pattern: str, problems: Sequence[str]) -> None:
         raise InputError(message, [*problems[:_MAX_PROBLEMS], *more])
 
 
+def whole_file(file: InputFile) -> Runs:
+    """What stands for a file that is rejected as a whole: one row, of a query of its own."""
+    return runs_of(pa.array([f"unreadable file {file.uri}"]), np.ones(1, dtype=np.int64), 0)
+
+
 def find_runs(file: InputFile, layout: Layout) -> Runs | str:
     """Find where each query's rows lie in a file; the sentence that says why it cannot be read if it is damaged.
 
     Raises:
         StorageError: the store refused or could not be reached.
     """
+    if file.problem:
+        return whole_file(file)
     try:
-        return parquet.find_runs(file, layout) if file.format == "parquet" else jsonl.find_runs(file, layout)
+        read = {"parquet": parquet.find_runs, "jsonl": jsonl.find_runs, "trec": run.find_runs}
+        return read[file.format](file, layout)
     except InputError as error:
         return str(error)
 
@@ -85,6 +159,7 @@ class _Look:
 
     schema: pa.Schema
     text_bytes: int
+    has_rows: bool = True
 
 
 def _look(file: InputFile) -> _Look | str:
@@ -94,15 +169,39 @@ def _look(file: InputFile) -> _Look | str:
     try:
         if file.format == "parquet":
             footer = parquet.read_footer(file)
-            return _Look(footer.schema, footer.uncompressed_bytes) if footer.rows else f"{file.uri}: it has no rows."
+            if footer.unknown_codecs:
+                return f"{file.uri} is compressed with {', '.join(footer.unknown_codecs)}, which cannot be undone here."
+            return _Look(footer.schema, footer.uncompressed_bytes, has_rows=footer.rows > 0)
+        if file.format == "trec":
+            return _Look(pa.schema([]), file.size)
         factor = _TEXT_PER_COMPRESSED_BYTE if file.compressed else 1
         return _Look(jsonl.sample_schema(file), file.size * factor)
     except InputError as error:
         return str(error)
 
 
+def _groups(layouts: Sequence[tuple[InputFile, Layout]]) -> list[str]:
+    """One sentence for all the files that differ in one way from what most files are."""
+    if not layouts:
+        return []
+    usual, _ = Counter(layout for _, layout in layouts).most_common(1)[0]
+    like = [file for file, layout in layouts if layout == usual]
+    others: dict[tuple[str, ...], list[InputFile]] = defaultdict(list)
+    for file, layout in layouts:
+        if layout != usual:
+            others[tuple(_differences((like[0], usual), (file, layout)))].append(file)
+    them = like[0].uri + (f" and {len(like) - 1:,} more like it" if like[1:] else "")
+    return [
+        f"{files[0].uri} differs from {them}: {'; '.join(found)}"
+        if len(files) == 1
+        else f"{files[0].uri} and {len(files) - 1:,} more like it differ from {them}: {'; '.join(found)}"
+        for found, files in others.items()
+        if found
+    ]
+
+
 def _differences(first: tuple[InputFile, Layout], other: tuple[InputFile, Layout]) -> list[str]:
     (one, here), (two, there) = first, other
     if one.format != two.format:  # JSONL has every optional column, and Parquet is read as if it had
         there = replace(there, title=here.title, retrieval_score=here.retrieval_score)
-    return [f"{two.uri} differs from {one.uri}: {difference}" for difference in differences(here, there)]
+    return differences(here, there)

@@ -6,20 +6,23 @@ Each takes and returns one-row tables (`rankmill.batch.freight`) and is a plain 
 import hashlib
 import platform
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists
-from rankmill.batch.parts import PartOptions, rankings, rejected_rows, to_parquet
+from rankmill.batch.parts import PartOptions, counts_in, footer_of, rankings, rejected_rows, to_parquet
 from rankmill.batch.plan import ReadUnit
-from rankmill.batch.read import Source, read_shards
-from rankmill.batch.receipts import Receipt
-from rankmill.errors import ModelError, NonFiniteScoreError
+from rankmill.batch.read import Source, read_shards, refuse_duplicates
+from rankmill.batch.receipts import Counts, Receipt
+from rankmill.batch.repeats import Find, put_back, take_out
+from rankmill.batch.score_files import FOLDER, scores_of, to_bytes
+from rankmill.errors import ModelError, NonFiniteScoreError, StorageError
 from rankmill.ranking.rank import codes
 from rankmill.scoring.chunks import Scored, score
 from rankmill.scoring.load import load_encoder, load_scorer
@@ -42,15 +45,24 @@ class Encode:
     scorer: ScorerOptions
     trec_run: bool = False
     """Whether a TREC run will be written: ids that it cannot carry are refused here, not after all the scoring."""
+    unique: bool = False
+    """Whether a document may be there once for a query only."""
+    guard: Callable[[int, pa.Table, ScorerOptions], EncodedShard] | None = None
+    """What to tokenise a shard with instead of `encode_here`."""
+    find: Find | None = None
+    """Looks up pairs that an earlier job scored."""
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Take unit numbers (column `unit`), yield one row per shard."""
-        encoder = _encoder(self.scorer)
+        encode = self.guard or encode_here
         for number in batch.column("unit").to_pylist():
             for shard, table in read_shards(self.units[number], self.source):
                 if self.trec_run:
                     check_ids(split_rejected(table)[0])
-                yield encode_shard(shard.index, table, encoder).to_row()
+                if self.unique:
+                    refuse_duplicates(split_rejected(table)[0])
+                rest, known = take_out(table, self.find)
+                yield replace(encode(shard.index, rest, self.scorer), known=known).to_row()
 
 
 class Score:
@@ -78,16 +90,34 @@ class Score:
         return score_shard(EncodedShard.from_row(row), self._scorer).to_row()
 
 
+class Tokenise:
+    """Tokenises canonical tables, rows that cannot be scored included; for a process that does nothing else."""
+
+    def __init__(self, options: ScorerOptions) -> None:
+        self._encoder = load_encoder(options)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Take the rows of a shard, or some of them; return them encoded."""
+        return encode_shard(0, table, self._encoder).to_row()
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Ranks a shard and commits it: rejected rows, part, commit record, in this order."""
+    """Ranks a shard and commits it: rejected rows, part, scores, commit record, in this order."""
 
     store: Store
     options: PartOptions
+    keep_scores: bool = False
+    """Whether to leave the scores for later jobs."""
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Take one scored shard, return its receipt."""
-        return write_shard(ScoredShard.from_row(row), self.store, self.options).to_row()
+        return write_shard(ScoredShard.from_row(row), self.store, self.options, keep_scores=self.keep_scores).to_row()
+
+
+def encode_here(index: int, table: pa.Table, options: ScorerOptions) -> EncodedShard:
+    """Tokenise a shard in this process."""
+    return encode_shard(index, table, _encoder(options))
 
 
 def encode_shard(index: int, table: pa.Table, encoder: Encoder) -> EncodedShard:
@@ -119,7 +149,7 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
                 raise
             bad = np.zeros(len(pairs), dtype=bool)
             bad[list(error.pairs)] = True
-            rejected = pa.concat_tables([rejected, _reject(table.filter(bad), rejected.schema, error.reason)])
+            rejected = pa.concat_tables([rejected, reject(table.filter(bad), rejected.schema, error.reason)])
             pairs, table = without(pairs, np.flatnonzero(bad)), table.filter(~bad)
     seconds = time.perf_counter() - started
     if scored.best is not None:
@@ -127,19 +157,57 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
         for column, characters in zip(BEST_CHUNK, scored.best.T, strict=True):
             table = table.append_column(column, pa.array(characters, pa.int32(), mask=characters < 0))
     table = table.append_column("logit", pa.array(scored.logits, pa.float32()))
-    return ScoredShard(shard.index, table, rejected, seconds)
+    return ScoredShard(shard.index, table, rejected, seconds, shard.known)
 
 
-def write_shard(shard: ScoredShard, store: Store, options: PartOptions) -> Receipt:
+def unscored(shard: EncodedShard) -> ScoredShard:
+    """A scored shard of which no pair is left, and nothing is rejected yet."""
+    table = shard.pairs.slice(0, 0)
+    if "chunks" in table.column_names:
+        table = table.drop_columns("chunks")
+        for column in BEST_CHUNK:
+            table = table.append_column(column, pa.array([], pa.int32()))
+    table = table.append_column("logit", pa.array([], pa.float32()))
+    return ScoredShard(shard.index, table, shard.rejected.slice(0, 0), 0.0)
+
+
+def write_shard(shard: ScoredShard, store: Store, options: PartOptions, *, keep_scores: bool = False) -> Receipt:
     """Write a shard's files. Whoever writes a part first has written it; a repeated shard adopts what is there."""
-    part = f"part-{shard.index:06}.parquet"
-    record = f"_rankmill/commits/{shard.index:06}.json"
+    known, reused = _known(shard)
+    shard = put_back(shard)
+    name = f"part-{shard.index:06}"
+    part, record = f"{name}.parquet", f"_rankmill/commits/{shard.index:06}.json"
+    rejected_part, rejected = "", b""
     if len(shard.rejected):
-        store.create(f"_rejected/{part}", to_parquet(rejected_rows(shard, options), options))
-    body = to_parquet(rankings(shard, options), options)
+        rejected = to_parquet(rejected_rows(shard, options), options)
+        # named by its content: another attempt may reject other rows, and the part that wins says which file is its own
+        rejected_part = f"_rejected/{name}-{hashlib.sha256(rejected).hexdigest()[:16]}.parquet"
+        store.create(rejected_part, rejected)
+    counts = _counts(shard, rejected_part, rejected, options)
+    body = to_parquet(rankings(shard, options), options, counts)
     if not store.create(part, body):
         body = store.read(part)
-    receipt = _receipt(shard, part, body, options)
+        counts = _counts_of_another(store.join(part), body)
+    scores_part, scores = "", b""
+    if keep_scores:
+        scores = to_bytes(scores_of(shard.pairs))
+        # named by its content: another attempt may have found slightly other logits, on another machine
+        scores_part = f"{FOLDER}/{shard.index:06}-{hashlib.sha256(scores).hexdigest()[:16]}.parquet"
+        store.create(scores_part, scores)
+    receipt = Receipt(
+        **asdict(counts),
+        reused=reused,
+        repeated=known - reused,
+        scores_part=scores_part,
+        scores_bytes=len(scores),
+        scores_sha256=hashlib.sha256(scores).hexdigest() if scores else "",
+        scoring_seconds=shard.scoring_seconds,
+        part=part,
+        part_bytes=len(body),
+        part_sha256=hashlib.sha256(body).hexdigest(),
+        footer_sha256=hashlib.sha256(footer_of(body) or b"").hexdigest(),
+        committed_at=time.time(),
+    )
     if not store.create(record, receipt.to_json()):
         receipt = Receipt.from_json(store.read(record))
     return receipt
@@ -168,19 +236,28 @@ def _encoder(options: ScorerOptions) -> Encoder:
     return load_encoder(options)
 
 
-def _reject(table: pa.Table, schema: pa.Schema, reason: str) -> pa.Table:
+def reject(table: pa.Table, schema: pa.Schema, reason: str, detail: str | None = None) -> pa.Table:
+    """Rows of `pairs` as rows of `rejected`, whose schema is given."""
+    table = table.drop_columns([name for name in ("reason", "detail") if name in table.column_names])
     nothing = pa.nulls(len(table), pa.string())
     rows = table.append_column("reason", nothing).append_column("detail", nothing)
-    return mark(rows, pa.array(np.ones(len(rows), dtype=bool)), reason).select(schema.names)
+    return mark(rows, pa.array(np.ones(len(rows), dtype=bool)), reason, detail).select(schema.names)
 
 
-def _receipt(shard: ScoredShard, part: str, body: bytes, options: PartOptions) -> Receipt:
+def _known(shard: ScoredShard) -> tuple[int, int]:
+    """How many pairs were not scored, and how many of those because an earlier job had scored them."""
+    if shard.known is None:
+        return 0, 0
+    return len(shard.known), len(shard.known) - shard.known.column("logit").null_count
+
+
+def _counts(shard: ScoredShard, rejected_part: str, rejected: bytes, options: PartOptions) -> Counts:
     query_codes = codes(shard.pairs.column("query_id").combine_chunks())
     doc_codes = codes(shard.pairs.column("doc_id").combine_chunks())
     distinct = len(np.unique(np.stack([query_codes, doc_codes]), axis=1).T) if len(query_codes) else 0
     sizes = np.bincount(query_codes) if len(query_codes) else np.zeros(0, dtype=np.int64)
     rows_out = int(sizes.sum() if options.top_k is None else np.minimum(sizes, options.top_k).sum())
-    return Receipt(
+    return Counts(
         shard=shard.index,
         queries=len(sizes),
         pairs_in=len(shard.pairs) + len(shard.rejected),
@@ -189,8 +266,17 @@ def _receipt(shard: ScoredShard, part: str, body: bytes, options: PartOptions) -
         truncated=int(np.sum(shard.pairs.column("truncated").to_numpy(zero_copy_only=False))),
         duplicates=len(query_codes) - distinct,
         tokens=int(np.sum(shard.pairs.column("length").to_numpy())),
-        scoring_seconds=shard.scoring_seconds,
-        part=part,
-        part_bytes=len(body),
-        part_sha256=hashlib.sha256(body).hexdigest(),
+        rejected_part=rejected_part,
+        rejected_bytes=len(rejected),
+        rejected_sha256=hashlib.sha256(rejected).hexdigest() if rejected else "",
     )
+
+
+def _counts_of_another(uri: str, body: bytes) -> Counts:
+    """What the part says that another attempt wrote first: its counts go with it, whatever this attempt found."""
+    try:
+        return counts_in(pq.read_metadata(pa.BufferReader(body)).metadata)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise StorageError(
+            f"{uri} was there already and is no part of this job ({error}). Delete it and run the same command again."
+        ) from error

@@ -54,6 +54,8 @@ class JobSummary:
         notes = [
             f"{number:,} {text}"
             for number, text in (
+                (totals.reused, "pairs have the score that an earlier job gave them (--reuse)"),
+                (totals.repeated, "pairs have the score of a pair with the same texts"),
                 (totals.truncated, "pairs were cut to the model's length (column truncated)"),
                 (totals.duplicates, "pairs have a (query_id, doc_id) that came before; all were kept"),
                 (totals.rejected, f"rows could not be scored: {self.output}/_rejected"),

@@ -44,7 +44,7 @@ def write(uri: str, store: Store, receipts: Mapping[int, Receipt]) -> None:
         InputError: an id with whitespace, which the format cannot carry.
         StorageError: the store refused or cannot be reached.
     """
-    with open_text(uri, "w") as run:
+    with open_text(uri, "w", store.storage) as run:
         for table in _ranked_parts(store, receipts):
             write_run(run, table.rename_columns(["query_id", "doc_id", "rank", "score"]), tag="rankmill")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _FEED_FORWARD = {"bert": 2, "electra": 2, "roberta": 2, "xlm-roberta": 2, "modernbert": 3}
 
 
-def model_flops(config: Mapping[str, Any], lengths: NDArray[np.int64]) -> float | None:
+def model_flops(config: Mapping[str, Any], lengths: NDArray[np.int64], *, first_token: bool = False) -> float | None:
     """Floating-point operations that pairs need, without padding: a multiplication and an addition are two.
 
     Counted are the products of all layers: per layer and pair of `n` tokens, `2 n (4 H² + k H F)` in projections and
@@ -20,6 +20,8 @@ def model_flops(config: Mapping[str, Any], lengths: NDArray[np.int64]) -> float 
     Args:
         config: config.json of a cross-encoder.
         lengths: tokens per forward pass, shape (n,).
+        first_token: the head reads the first token alone, so that the last layer needs keys and values of all tokens,
+            and everything else of one.
 
     Returns:
         None for a kind of model whose arithmetic is another, or is not known here.
@@ -30,9 +32,14 @@ def model_flops(config: Mapping[str, Any], lengths: NDArray[np.int64]) -> float 
         return None
     layers, hidden, inner = (int(size) for size in sizes if size is not None)
     n = lengths.astype(np.float64)
-    products = layers * 2 * n.sum() * (4 * hidden**2 + matrices * hidden * inner)
-    attention = sum(4 * hidden * (n * np.minimum(n, window)).sum() for window in _windows(config, layers))
-    return float(products + attention)
+    asking = [n] * (layers - 1) + [np.ones_like(n) if first_token else n]  # tokens with a query, layer by layer
+    found = 0.0
+    for queries, window in zip(asking, _windows(config, layers), strict=True):
+        keys_and_values = 2 * hidden**2 * n.sum()
+        all_else = (2 * hidden**2 + matrices * hidden * inner) * queries.sum()
+        attention = 2 * hidden * (queries * np.minimum(n, window)).sum()
+        found += 2 * (keys_and_values + all_else + attention)
+    return float(found)
 
 
 def _windows(config: Mapping[str, Any], layers: int) -> list[float]:

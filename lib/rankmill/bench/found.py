@@ -35,8 +35,10 @@ class Bare:
     """Tokens of padding over real ones; None where batches are made elsewhere."""
     model_flops_per_second: float | None
     """What the model's formula says that real tokens cost, per second; None for a kind of model whose is not known."""
+    matrix_engine: str | None
+    """Which engine's matrix product is the fastest here: `torch` or `openvino`."""
     matrix_flops_per_second: float | None
-    """A large matrix product in the same precision on the same device, measured in the same rounds."""
+    """Its rate of a large matrix product in the same precision on the same device, measured in the same rounds."""
     matrix_fraction: float | None
     """The first over the second: the median of the rounds' own ratios."""
     peak_bytes: int

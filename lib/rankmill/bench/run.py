@@ -18,7 +18,7 @@ from rankmill.bench.flops import model_flops
 from rankmill.bench.found import Bare, Found, Workload
 from rankmill.bench.job import Grown, Job, Run, run_job, summary
 from rankmill.bench.machine import this_machine
-from rankmill.bench.matrix import matrix_rate
+from rankmill.bench.matrix import MatrixProduct, best
 from rankmill.bench.measure import rate
 from rankmill.bench.pairs import read_pairs, texts_of, write_repeated
 from rankmill.bench.peers import parse
@@ -37,8 +37,8 @@ class _Rounds:
 
     seconds: list[float] = field(default_factory=list)
     """Of the bare scorer."""
-    matrix: list[float] = field(default_factory=list)
-    """Floating-point operations per second; empty where not known."""
+    matrix: list[dict[str, float]] = field(default_factory=list)
+    """Floating-point operations per second of a matrix product through each engine at hand."""
     jobs: list[Run] = field(default_factory=list)
     peaks: tuple[int, int | None] = (0, None)
 
@@ -99,11 +99,11 @@ def _rounds(
     folder: Path,
     say: Say,
 ) -> _Rounds:
-    """Interleave: us, a matrix product, every peer, the job; then the next round."""
+    """Interleave: us and every peer, a matrix product, the job; then the next round."""
     queries, texts = texts_of(pairs)
     source = folder / "pairs.parquet"
     pq.write_table(pairs, source)
-    device, precision = subject.device, subject.card.precision
+    precision = subject.card.precision
     found = _Rounds()
     ours = partial(score_all, subject.scorer, queries, texts)
 
@@ -113,20 +113,22 @@ def _rounds(
         scratch.mkdir()
         return plain_folder(subject, scratch)
 
+    expected = ours()  # once, for everything to be warm; the peak is ours alone then
+    found.peaks = memory.peaks()
+    product = MatrixProduct(subject.device, precision, settings.threads or cores())
+    for contender in contenders:
+        contender.prepare(subject, plain, queries, texts)
     for number in range(settings.rounds):
-        seconds, logits = timed(ours)
-        found.seconds.append(seconds)
-        if number == 0:  # after our first pass, so that the peak is ours alone
-            found.peaks = memory.peaks()
-            for contender in contenders:
-                contender.prepare(subject, plain, queries, texts)
-        product = matrix_rate(device, precision)
-        found.matrix += [] if product is None else [product]
-        for contender in contenders:
-            contender.run(logits, surveyed, precision)
+        # each of them comes first in turn: what runs after what is worth some per cent
+        for place in np.roll(np.arange(len(contenders) + 1), -number).tolist():
+            if place:
+                contenders[place - 1].run(expected, surveyed, precision)
+            else:
+                found.seconds.append(timed(ours)[0])
+        found.matrix.append(product.rates())
         if settings.job:
             found.jobs.append(run_job(settings, source, folder / f"out-{number}"))
-        say(_line(number, len(texts), seconds, contenders, found.jobs))
+        say(_line(number, len(texts), found.seconds[-1], contenders, found.jobs))
     return found
 
 
@@ -155,14 +157,19 @@ def _workload(subject: Subject, surveyed: Survey, rounds: int) -> Workload:
 
 def _bare(subject: Subject, surveyed: Survey, rounds: _Rounds) -> Bare:
     flops = _flops(subject, surveyed)
-    seconds, matrix = rounds.seconds, rounds.matrix
-    fractions = [flops / second / product for second, product in zip(seconds, matrix, strict=False)] if flops else []
+    seconds, matrix = rounds.seconds, best(rounds.matrix)
+    fractions = (
+        [flops / second / product for second, product in zip(seconds, matrix.rates, strict=True)]
+        if flops and matrix
+        else []
+    )
     return Bare(
         pairs_per_second=rate(len(surveyed.lengths), seconds),
         tokens_per_second=rate(int(surveyed.lengths.sum()), seconds),
         padding_waste=None if surveyed.padding is None else surveyed.padding / int(surveyed.passes.sum()),
         model_flops_per_second=rate(flops, seconds) if flops else None,
-        matrix_flops_per_second=statistics.median(matrix) if matrix else None,
+        matrix_engine=matrix.engine if matrix else None,
+        matrix_flops_per_second=statistics.median(matrix.rates) if matrix else None,
         matrix_fraction=statistics.median(fractions) if fractions else None,
         peak_bytes=rounds.peaks[0],
         gpu_peak_bytes=rounds.peaks[1],
@@ -174,7 +181,8 @@ def _flops(subject: Subject, surveyed: Survey) -> float | None:
     # code that comes with a model may compute anything, whatever its config.json says
     if card.kind != "cross-encoder" or card.folder is None or subject.options.trust_remote_code:
         return None
-    return model_flops(read_json(card.model, card.folder / "config.json"), surveyed.passes)
+    config = read_json(card.model, card.folder / "config.json")
+    return model_flops(config, surveyed.passes, first_token=subject.first_token)
 
 
 def _grown(settings: BenchSettings, pairs: pa.Table, job: Job, folder: Path) -> Grown:

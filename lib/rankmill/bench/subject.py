@@ -14,8 +14,10 @@ from rankmill.scoring.card import ModelCard
 from rankmill.scoring.chunks import score
 from rankmill.scoring.embedding_scorer import EmbeddingScorer
 from rankmill.scoring.engines.choose import choose, concrete
+from rankmill.scoring.families.classifier import Classifier
 from rankmill.scoring.files import weight_files
 from rankmill.scoring.load import read_model
+from rankmill.scoring.model import Model
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.overlap import Pair, ahead, slices
 from rankmill.scoring.packing import pack, padding
@@ -44,6 +46,8 @@ class Subject:
     options: ScorerOptions
     card: ModelCard
     scorer: Scorer
+    first_token: bool = False
+    """Whether the engine computes the last layer for the first token alone, as it does where nothing else is read."""
 
     @property
     def device(self) -> str:
@@ -88,7 +92,12 @@ def load(options: ScorerOptions) -> Subject:
     """
     settled = concrete(options)
     model = read_model(settled)
-    return Subject(options, model.card(settled.precision), model.load(settled))
+    scorer = model.load(settled)
+    return Subject(options, model.card(settled.precision), scorer, _first_token(model, scorer))
+
+
+def _first_token(model: Model, scorer: Scorer) -> bool:
+    return isinstance(model, Classifier) and model.family.first_token and not _is_packed(scorer)
 
 
 def score_all(scorer: Scorer, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
@@ -131,11 +140,15 @@ def survey(subject: Subject, queries: Sequence[str], texts: Sequence[str]) -> Su
 def _padding(scorer: Scorer, rows: list[NDArray[np.int64]]) -> int | None:
     if not isinstance(scorer, PairScorer):
         return None
-    from rankmill.scoring.engines.torch_packed import TorchPacked  # noqa: PLC0415 - torch takes seconds
-
-    if isinstance(scorer.engine, TorchPacked):
+    if _is_packed(scorer):
         return 0
     return sum(padding(lengths, pack(lengths, scorer.batch_tokens)) for lengths in rows)
+
+
+def _is_packed(scorer: Scorer) -> bool:
+    from rankmill.scoring.engines.torch_packed import TorchPacked  # noqa: PLC0415 - torch takes seconds
+
+    return isinstance(scorer, PairScorer) and isinstance(scorer.engine, TorchPacked)
 
 
 def plain_folder(subject: Subject, scratch: Path) -> Path:

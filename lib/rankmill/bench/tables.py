@@ -81,7 +81,7 @@ def _matrix(found: Found) -> str:
         return "not known"
     return (
         f"{bare.matrix_fraction:.0%}: {bare.model_flops_per_second / 1e9:,.0f} of "
-        f"{bare.matrix_flops_per_second / 1e9:,.0f} GFLOP/s"
+        f"{bare.matrix_flops_per_second / 1e9:,.0f} GFLOP/s, a large product through {bare.matrix_engine}"
     )
 
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankmill import __version__
+from rankmill.cli.stop import exit_code
 from rankmill.errors import RankmillError, UsageError
 from rankmill.settings.load import load_settings
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +36,45 @@ COMMANDS = {
         "rankmill.settings.rerank:RerankSettings",
         "rankmill.cli.rerank:run",
     ),
+    "plan": Command(
+        "say what `rerank` would do with the same flags, and what it would take",
+        "rankmill.settings.plan:PlanSettings",
+        "rankmill.cli.plan:run",
+    ),
+    "verify": Command(
+        "check that an output is whole: every pair accounted for once, every byte as written",
+        "rankmill.settings.output:VerifySettings",
+        "rankmill.cli.verify:run",
+    ),
+    "status": Command(
+        "say how far a job is, from any machine",
+        "rankmill.settings.output:StatusSettings",
+        "rankmill.cli.status:run",
+    ),
+    "retry-rejected": Command(
+        "rank the queries again that lost rows to the model or the machine",
+        "rankmill.settings.retry:RetrySettings",
+        "rankmill.cli.retry_rejected:run",
+    ),
+    "gc": Command(
+        "delete what killed runs left in an output",
+        "rankmill.settings.output:GcSettings",
+        "rankmill.cli.gc:run",
+    ),
     "score": Command(
         "score pairs, or rank the documents of one query, in this process",
         "rankmill.settings.score:ScoreSettings",
         "rankmill.cli.score:run",
+    ),
+    "serve": Command(
+        "rerank over HTTP, in the formats of Cohere, Jina, Voyage, TEI, vLLM and others",
+        "rankmill.settings.serve:ServeSettings",
+        "rankmill.cli.serve:run",
+    ),
+    "index": Command(
+        "build a searchable index of a corpus, for two-stage search",
+        "rankmill.settings.index:IndexSettings",
+        "rankmill.cli.index:run",
     ),
     "models inspect": Command(
         "say what was understood of a model, and test it",
@@ -96,9 +130,9 @@ def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
     except RankmillError as error:
         sys.stderr.write(f"{prog}: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write(f"{prog}: stopped.\n")
-        return INTERRUPTED
+        return exit_code(stop)
 
 
 def usage() -> str:

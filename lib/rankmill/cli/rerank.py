@@ -1,15 +1,14 @@
 """`rankmill rerank`."""
 
 import logging
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from rankmill.batch import job as batch
 from rankmill.batch.machine import cores
+from rankmill.batch.retry import Retry
 from rankmill.batch.summary import JobSummary
 from rankmill.batch.workers import SPARE_CPUS, choose_pool
+from rankmill.cli.stop import stoppable
 from rankmill.cluster import connect, require_resources
 from rankmill.settings.rerank import RerankSettings
 
@@ -20,28 +19,40 @@ def run(settings: RerankSettings) -> int:
     """Rerank and report; returns the exit code."""
     if settings.quiet:
         logging.getLogger("rankmill").setLevel(logging.ERROR)
-    summary = rerank(settings)
+    report(rerank(settings), settings)
+    return 0
+
+
+def report(summary: JobSummary, settings: RerankSettings) -> None:
+    """Print the summary, for a person or a machine."""
     stream = sys.stderr if settings.as_json else sys.stdout
     if not settings.quiet:
         stream.write(summary.text() + "\n")
     if settings.as_json:
         sys.stdout.write(summary.to_json() + "\n")
-    return 0
 
 
-def rerank(settings: RerankSettings) -> JobSummary:
+def rerank(settings: RerankSettings, retry: Retry | None = None) -> JobSummary:
     """Run a batch job, from settings to `_SUCCESS`, on the cluster at hand or on this machine.
+
+    Args:
+        settings: of the job.
+        retry: rank only the queries of these rows of the input, which an earlier job rejected.
 
     Raises:
         RankmillError: see `rankmill.batch.job`; the class says what kind of trouble it is.
         KeyboardInterrupt: after Ctrl-C; finished shards are kept.
     """
-    job = batch.prepare(settings)
+    job = batch.prepare(settings, retry)
     complete = batch.already_complete(job)
     if complete is not None:
         return complete
     _log.info("%s", batch.description(job))
-    with connect(settings.address, num_cpus=cores() + SPARE_CPUS) as cluster, _stoppable(job.store.uri):
+    with (
+        stoppable(job.store.uri) as listen,
+        connect(settings.address, num_cpus=cores() + SPARE_CPUS) as cluster,
+    ):
+        listen()  # Ray has its own handler of SIGTERM by now
         pool = choose_pool(
             settings.workers,
             settings.gpus_per_worker,
@@ -56,21 +67,4 @@ def rerank(settings: RerankSettings) -> JobSummary:
         )
         from rankmill.batch.pipeline import RayData  # noqa: PLC0415 - imports Ray, whose settings `connect` makes first
 
-        return batch.run(job, RayData(pool))
-
-
-@contextmanager
-def _stoppable(output: str) -> Iterator[None]:
-    """Say how to go on after Ctrl-C or SIGTERM (`ray job stop`, a spot notice), which end the job the same way."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        _log.warning("Stopped. Finished shards are kept in %s; run the same command to continue.", output)
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        return batch.run(job, RayData(pool, settings.no_progress_timeout))

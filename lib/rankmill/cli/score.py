@@ -152,7 +152,7 @@ def _from_json(line: str, where: str, index: int, query: str | None) -> Row:
             said = "is missing" if field not in row else f"is {orjson.dumps(value).decode()[:40]}"
             raise InputError(f"{where}: {field} {said}; it must be a text.")
     for field in ("query_id", "doc_id"):
-        if not isinstance(row.get(field), str | int | None):
+        if isinstance(row.get(field), bool) or not isinstance(row.get(field), str | int | None):
             raise InputError(f"{where}: {field} must be a text or a whole number.")
     title = row.get("title")
     text = f"{title} {row['text']}" if isinstance(title, str) and title else row["text"]

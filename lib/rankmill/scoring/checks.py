@@ -27,30 +27,14 @@ def refuse_modules(model: str, folder: Path) -> None:
     )
 
 
-def refuse_input_changes(
-    model: str,
-    sentence_transformers: Mapping[str, Any],
-    sentence_bert: Mapping[str, Any],
-    tokenizer_json: Mapping[str, Any],
-) -> None:
-    """Refuse what sentence-transformers does to the text before the tokenizer sees it: prompts, lower case."""
+def refuse_prompt(model: str, sentence_transformers: Mapping[str, Any]) -> None:
+    """Refuse a prompt that sentence-transformers puts before the text."""
     name = sentence_transformers.get("default_prompt_name")
     prompts = sentence_transformers.get("prompts") or {}
     if name is not None and prompts.get(name):
         raise ModelError(
             f"The model {model!r} puts the prompt {prompts[name]!r} before its input "
             "(config_sentence_transformers.json), which this version cannot do; without it, every score would differ."
-        )
-    refuse_lower_case(model, sentence_bert, tokenizer_json)
-
-
-def refuse_lower_case(model: str, sentence_bert: Mapping[str, Any], tokenizer_json: Mapping[str, Any]) -> None:
-    """Refuse lower case that sentence-transformers makes, where the tokenizer does not make it anyway."""
-    lowers = (tokenizer_json.get("normalizer") or {}).get("lowercase", False)
-    if sentence_bert.get("do_lower_case") and not lowers:
-        raise ModelError(
-            f"The model {model!r} wants its input in lower case (do_lower_case in sentence_bert_config.json), but its "
-            "tokenizer keeps capitals. Save it with a tokenizer that lowers them."
         )
 
 

@@ -56,6 +56,19 @@ def score(scorer: Scorer, pairs: EncodedPairs) -> Scored:
         raise type(error)(
             f"{error} Long documents are read in chunks, and these are positions of chunks.", owners
         ) from error
+    return best_of_chunks(logits, pairs)
+
+
+def best_of_chunks(logits: NDArray[np.float32], pairs: EncodedPairs) -> Scored:
+    """What the logits of `pairs.rows()` say of the pairs themselves: the best chunk counts, the first of equals.
+
+    Args:
+        logits: one per chunk, or one per pair where nothing is in chunks.
+        pairs: what they belong to.
+    """
+    chunks = pairs.chunks
+    if chunks is None:
+        return Scored(logits, None)
     if not len(pairs):
         return Scored(logits, np.zeros((0, 2), dtype=np.int32))
     # the maximum of what is there, with nothing to start from: logits of irrelevant documents are all below 0

@@ -45,6 +45,9 @@ class EmbeddingEngine(Protocol):
     def collect(self, scores: Sequence[Any]) -> NDArray[np.float32]:
         """Wait for what `compare` returned and join it: float32, in the order of the calls."""
 
+    def fetch(self, embedded: Any) -> NDArray[np.float32]:
+        """Wait for what `embed` returned, of a model with one vector a sequence: float32, shape (n, width)."""
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception says that the micro-batch was too large."""
 
@@ -126,6 +129,35 @@ class EmbeddingScorer:
         result[np.concatenate([found for found, _ in scored])] = engine.collect([scores for _, scores in scored])
         refuse_non_finite(self.card.model, result)
         return result
+
+    def vectors(self, pairs: EncodedPairs, *, queries: bool) -> NDArray[np.float32]:
+        """Embed one side of pairs, for models with one vector a sequence.
+
+        Args:
+            pairs: as `encode` made them.
+            queries: whether the queries' side, else the documents'.
+
+        Returns:
+            Float32, shape (n, width), input order; n must be at least 1.
+
+        Raises:
+            NonFiniteScoreError: naming the sequences with NaN or infinity in their vectors.
+            PairTooLargeError: naming those that do not fit into memory, not even alone.
+        """
+        middles = pairs.offsets[:-1] + pairs.document_starts
+        starts, ends = (pairs.offsets[:-1], middles) if queries else (middles, pairs.offsets[1:])
+        distinct = _distinct(pairs.token_ids, starts, ends)
+
+        def embed(rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            return rows, self.engine.fetch(self.engine.embed(distinct.sequences, rows, queries=queries))
+
+        found, too_large = self._run(pack(distinct.sequences.lengths, self.batch_tokens), embed)
+        self._refuse(pairs, np.flatnonzero(np.isin(distinct.index, too_large)))
+        place = np.empty(len(distinct.sequences), dtype=np.int64)
+        place[np.concatenate([rows for rows, _ in found])] = np.arange(len(place))
+        vectors = np.concatenate([values for _, values in found])[place][distinct.index]
+        refuse_non_finite(self.card.model, vectors.sum(axis=1))
+        return vectors
 
     def _run(
         self, batches: Sequence[NDArray[np.int64]], run: Callable[[NDArray[np.int64]], T]

@@ -28,7 +28,7 @@ class ModelFiles:
     config: Mapping[str, Any]
     """config.json."""
     tokenizer_json: Mapping[str, Any]
-    """With the settings of tokenizer_config.json applied, without truncation and padding."""
+    """With the settings of tokenizer_config.json and sentence_bert_config.json, without truncation and padding."""
     tokenizer_config: Mapping[str, Any]
     """tokenizer_config.json, or empty."""
     sentence_transformers: Mapping[str, Any]
@@ -62,13 +62,19 @@ def read_files(location: Location) -> ModelFiles:
     config = read_json(model, folder / "config.json")
     weights = weight_files(model, folder)
     tokenizer_config = read_json_if_any(model, folder / "tokenizer_config.json")
+    sentence_bert = read_json_if_any(model, folder / "sentence_bert_config.json")
     return ModelFiles(
         location=location,
         config=config,
-        tokenizer_json=with_config(model, read_json(model, folder / "tokenizer.json"), tokenizer_config),
+        tokenizer_json=with_config(
+            model,
+            read_json(model, folder / "tokenizer.json"),
+            tokenizer_config,
+            lower_case=bool(sentence_bert.get("do_lower_case")),
+        ),
         tokenizer_config=tokenizer_config,
         sentence_transformers=read_json_if_any(model, folder / "config_sentence_transformers.json"),
-        sentence_bert=read_json_if_any(model, folder / "sentence_bert_config.json"),
+        sentence_bert=sentence_bert,
         weights=weights,
         tensors=read_headers(model, weights),
     )

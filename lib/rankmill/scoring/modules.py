@@ -1,4 +1,4 @@
-"""What sentence-transformers and PyLate put around a network: modules.json, and the dense layers that it names."""
+"""What sentence-transformers and PyLate put around a network: modules.json, and the layers that it names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,20 @@ class Dense:
     def identity(self) -> list[str | bool]:
         """What of it belongs into a fingerprint, beyond the weights."""
         return ["dense", self.activation, self.residual]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A layer normalisation that comes after the network, over the last dimension, with torch's own epsilon."""
+
+    path: Path
+    """The safetensors file with `norm.weight` and `norm.bias`."""
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def identity(self) -> list[str | bool]:
+        """What of it belongs into a fingerprint, beyond the weights."""
+        return ["norm"]
 
 
 def read_modules(model: str, folder: Path) -> tuple[Module, ...]:
@@ -140,8 +154,46 @@ def read_dense(model: str, folder: Path, module: Module, activation: str) -> Den
     return Dense(files[0], tensors, activation, residual)
 
 
-def check_widths(model: str, width: int, layers: Sequence[Dense]) -> int:
-    """Refuse dense layers that do not take what the one before gives.
+def read_norm(model: str, folder: Path, module: Module) -> Norm:
+    """Read a layer normalisation's header.
+
+    Raises:
+        ModelError: files are missing, or it holds something else.
+    """
+    files = weight_files(model, folder / module.path)
+    tensors = read_headers(model, files)
+    if len(files) != 1 or set(tensors) != {"norm.weight", "norm.bias"}:
+        raise ModelError(
+            f"The layer {module.path} of the model {model!r} holds the weights {', '.join(sorted(tensors))}; norm.bias "
+            "and norm.weight belong there."
+        )
+    return Norm(files[0], tensors)
+
+
+def refuse_detours(model: str, folder: Path, module: Module, output: str = "sentence_embedding") -> None:
+    """Refuse a dense layer that reads something else than what the module before it gave, or puts it elsewhere.
+
+    Args:
+        model: the model's name, for messages.
+        folder: the model's.
+        module: the dense layer.
+        output: where its result belongs: `sentence_embedding`, or `scores` for the last layer of a cross-encoder.
+
+    Raises:
+        ModelError: naming both.
+    """
+    config = read_json(model, folder / module.path / "config.json")
+    taken = config.get("module_input_name") or "sentence_embedding"
+    given = config.get("module_output_name") or taken
+    if (taken, given) != ("sentence_embedding", output):
+        raise ModelError(
+            f"The layer {module.path} of the model {model!r} makes {given!r} of {taken!r} (its config.json); known is "
+            f"a layer that makes {output!r} of 'sentence_embedding' there."
+        )
+
+
+def check_widths(model: str, width: int, layers: Sequence[Dense | Norm]) -> int:
+    """Refuse layers that do not take what the one before gives.
 
     Args:
         model: the model's name, for messages.
@@ -155,6 +207,13 @@ def check_widths(model: str, width: int, layers: Sequence[Dense]) -> int:
         ModelError: naming both widths.
     """
     for layer in layers:
+        if isinstance(layer, Norm):
+            if any(tensor.shape != (width,) for tensor in layer.tensors.values()):
+                raise ModelError(
+                    f"A layer normalisation of the model {model!r} ({layer.path.name} in {layer.path.parent.name}) "
+                    f"does not have the shape ({width},) of the vectors that it gets."
+                )
+            continue
         shape = layer.tensors["linear.weight"].shape
         if len(shape) != 2 or shape[1] != width:
             raise ModelError(

@@ -6,8 +6,7 @@ distinct document. Where something is cut, the query is cut first, to a fixed li
 gives way; what follows the document is never lost.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,18 +14,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankmill.scoring.limits import Limits
-from rankmill.scoring.prefix import head, may_cut
 from rankmill.scoring.prompts import Prompt
-from rankmill.scoring.text_encoder import readable
+from rankmill.scoring.text_tokens import TextTokenizer, readable
 from rankmill.types import EncodedPairs
 
 PROMPT_ASSEMBLY_VERSION = 1
 """Part of every fingerprint; raised when the same texts and prompt would give other token ids than before."""
-
-# English has 4 to 5 characters per token; with 8, nearly every long text needs one round
-_CHARACTERS_PER_TOKEN = 8
-# An encoding holds some 100 bytes per token until its ids are taken
-_TEXTS_AT_A_TIME = 256
 
 Ids = NDArray[np.int32]
 
@@ -103,15 +96,9 @@ class PromptEncoder:
     """
 
     def __init__(self, tokenizer_json: str, parts: PromptParts, limits: Limits) -> None:
-        self._tokenizer_json = tokenizer_json
-        self._tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.encode_special_tokens = True  # not part of the JSON, hence __reduce__
-        self._may_cut = may_cut(json.loads(tokenizer_json))
+        self._tokenizer = TextTokenizer(tokenizer_json)
         self.parts = parts
         self.limits = limits
-
-    def __reduce__(self) -> tuple[type["PromptEncoder"], tuple[str, PromptParts, Limits]]:
-        return PromptEncoder, (self._tokenizer_json, self.parts, self.limits)
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenise pairs `(queries[i], texts[i])`.
@@ -175,26 +162,6 @@ class PromptEncoder:
         ids = self._encode([self.parts.before_document + text for text in distinct])
         return dict(zip(distinct, ids, strict=True))
 
-    def _encode(self, texts: Iterable[str]) -> list[Ids]:
+    def _encode(self, texts: Sequence[str]) -> list[Ids]:
         """Token ids per text, without special tokens: one more than could ever be used, enough to see a cut."""
-        whole = [readable(text) for text in texts]
-        needed = self.limits.max_length + 1
-        characters = needed * _CHARACTERS_PER_TOKEN
-        heads = [head(text, characters) for text in whole] if self._may_cut else whole
-        ids = self._tokens(heads, needed)
-        while short := [i for i, part in enumerate(heads) if len(ids[i]) < needed and len(part) < len(whole[i])]:
-            # few tokens in many characters, such as long runs of blanks
-            characters *= _CHARACTERS_PER_TOKEN
-            for i in short:
-                heads[i] = head(whole[i], characters)
-            for i, more in zip(short, self._tokens([heads[i] for i in short], needed), strict=True):
-                ids[i] = more
-        return ids
-
-    def _tokens(self, texts: list[str], needed: int) -> list[Ids]:
-        found: list[Ids] = []
-        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-            batch = texts[start : start + _TEXTS_AT_A_TIME]
-            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                found.append(np.asarray(encoding.ids[:needed], dtype=np.int32))  # noqa: PERF401 - frees the batch
-        return found
+        return [tokens.ids for tokens in self._tokenizer.tokens(texts, self.limits.max_length + 1)]

@@ -1,6 +1,5 @@
 """Two token sequences per pair, one of the query and one of the document, for models that read them apart."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,16 +11,12 @@ from tokenizers import Tokenizer
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.limits import Limits
 from rankmill.scoring.options import ScorerOptions
-from rankmill.scoring.prefix import head, may_cut
-from rankmill.scoring.text_encoder import readable
+from rankmill.scoring.text_tokens import TextTokenizer
 from rankmill.types import EncodedPairs
 
 SIDES_VERSION = 1
 """Part of every fingerprint; raised when the same texts would give other token ids than before."""
 
-# as in tokens.py: English has 4 to 5 characters per token, and an encoding holds some 100 bytes per token
-_CHARACTERS_PER_TOKEN = 8
-_TEXTS_AT_A_TIME = 256
 _PROBES = ("a", "the", "1", "0 a the.")
 
 
@@ -55,15 +50,9 @@ class SidedEncoder:
     """
 
     def __init__(self, tokenizer_json: str, query: Side, document: Side) -> None:
-        self._tokenizer_json = tokenizer_json
-        self._tokenizer: Tokenizer = Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.encode_special_tokens = True  # not part of the JSON, hence __reduce__
-        self._may_cut = may_cut(json.loads(tokenizer_json))
+        self._tokenizer = TextTokenizer(tokenizer_json)
         self.query = query
         self.document = document
-
-    def __reduce__(self) -> tuple[type["SidedEncoder"], tuple[str, Side, Side]]:
-        return SidedEncoder, (self._tokenizer_json, self.query, self.document)
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenise pairs `(queries[i], texts[i])`.
@@ -100,38 +89,15 @@ class SidedEncoder:
     def _sequences(self, side: Side, texts: Iterable[str]) -> dict[str, "_Sequence"]:
         keys = list(texts)
         prefix, suffix = (np.asarray(part, dtype=np.int32) for part in (side.prefix, side.suffix))
+        # one token more than is kept shows a cut
+        tokens = self._tokenizer.tokens([side.prompt + text for text in keys], side.room + 1)
         found = {}
-        for text, ids in zip(
-            keys, self._first_tokens([side.prompt + text for text in keys], side.room + 1), strict=True
-        ):
+        for text, ids in zip(keys, (of_text.ids for of_text in tokens), strict=True):
             kept = ids[: side.room]
             missing = max(0, side.filled_to - len(prefix) - len(kept) - len(suffix))
             filling = np.full(missing, side.filler, dtype=np.int32)
             found[text] = _Sequence(np.concatenate([prefix, kept, suffix, filling]), len(kept) < len(ids))
         return found
-
-    def _first_tokens(self, texts: Sequence[str], needed: int) -> list[NDArray[np.int32]]:
-        """Up to `needed` token ids per text, without special tokens: one more than is kept shows a cut."""
-        whole = [readable(text) for text in texts]
-        characters = needed * _CHARACTERS_PER_TOKEN
-        heads = [head(text, characters) for text in whole] if self._may_cut else whole
-        ids = self._token_ids(heads, needed)
-        while short := [i for i, part in enumerate(heads) if len(ids[i]) < needed and len(part) < len(whole[i])]:
-            # few tokens in many characters, such as words that are one unknown token each
-            characters *= _CHARACTERS_PER_TOKEN
-            for i in short:
-                heads[i] = head(whole[i], characters)
-            for i, more in zip(short, self._token_ids([heads[i] for i in short], needed), strict=True):
-                ids[i] = more
-        return ids
-
-    def _token_ids(self, texts: list[str], needed: int) -> list[NDArray[np.int32]]:
-        ids: list[NDArray[np.int32]] = []
-        for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-            batch = texts[start : start + _TEXTS_AT_A_TIME]
-            for encoding in self._tokenizer.encode_batch_fast(batch, add_special_tokens=False):
-                ids.append(np.asarray(encoding.ids[:needed], dtype=np.int32))  # noqa: PERF401 - frees the batch
-        return ids
 
 
 @dataclass(frozen=True, slots=True)

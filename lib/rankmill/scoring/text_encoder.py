@@ -1,6 +1,5 @@
 """Pairs that stay text: what a scorer of somebody else's takes travels through the same batches as token ids do."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,9 +7,9 @@ from numpy.typing import NDArray
 
 from rankmill.errors import ModelError, NonFiniteScoreError, UsageError
 from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.text_tokens import readable
 from rankmill.types import EncodedPairs
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _NAMED_IN_MESSAGES = 10
 
 
@@ -112,10 +111,3 @@ def refuse_settings(options: ScorerOptions) -> None:
                 f"{flag} was given with --model {options.model!r}, which takes texts as they are and does its own "
                 "tokenising: leave it out."
             )
-
-
-def readable(text: str) -> str:
-    """Join surrogate pairs and replace lone surrogates, which UTF-8 cannot hold, by U+FFFD."""
-    if text.isascii() or not _SURROGATE.search(text):
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -29,7 +29,9 @@ def parse_tokenizer(model: str, tokenizer_json: Mapping[str, Any]) -> Tokenizer:
         raise ModelError(f"The tokenizer.json of the model {model!r} cannot be read: {error}.") from error
 
 
-def with_config(model: str, tokenizer_json: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> dict[str, Any]:
+def with_config(
+    model: str, tokenizer_json: Mapping[str, Any], tokenizer_config: Mapping[str, Any], *, lower_case: bool = False
+) -> dict[str, Any]:
     """Apply what tokenizer_config.json states over tokenizer.json, as transformers does when it builds its class.
 
     Only settings that are stated and that contradict the file change anything: casing, accents and Chinese characters
@@ -39,6 +41,8 @@ def with_config(model: str, tokenizer_json: Mapping[str, Any], tokenizer_config:
         model: the model's name, for messages.
         tokenizer_json: tokenizer.json.
         tokenizer_config: tokenizer_config.json, or empty.
+        lower_case: what sentence-transformers is told (`do_lower_case` in sentence_bert_config.json): as there, letters
+            are lowered first where the tokenizer does not do it anyway.
 
     Returns:
         A new tokenizer.json without truncation, padding and dropout: length is our business, chance nobody's.
@@ -57,6 +61,9 @@ def with_config(model: str, tokenizer_json: Mapping[str, Any], tokenizer_config:
             ours: tokenizer_config[theirs] for theirs, ours in _BERT_SETTINGS.items() if theirs in tokenizer_config
         }
         result["normalizer"] = {**normalizer, **stated}
+    if lower_case and not _part(result, "normalizer").get("lowercase", False):
+        steps = [{"type": "Lowercase"}, *([result["normalizer"]] if result.get("normalizer") else [])]
+        result["normalizer"] = {"type": "Sequence", "normalizers": steps}
     pre_tokenizer = _part(result, "pre_tokenizer")
     if pre_tokenizer.get("type") == "ByteLevel" and isinstance(tokenizer_config.get("add_prefix_space"), bool):
         result["pre_tokenizer"] = {**pre_tokenizer, "add_prefix_space": tokenizer_config["add_prefix_space"]}

@@ -30,7 +30,7 @@ class BenchSettings(ScorerSettings):
     workers counts, the start of Ray does not. All sides score the same pairs in turn, round after round; medians are
     shown, and of ratios the median of the rounds' own. A peer's logits are compared with ours, and one that computes
     something else is shown as wrong, without a rate. The fraction of the matrix rate is what the model's formula says
-    that the real tokens cost, over a large matrix product in the same precision on the same device.
+    that the real tokens cost, over a large matrix product in the same precision through the fastest engine at hand.
     """
 
     input: str | None = Field(None, description="candidates to measure with (default: those of `rankmill demo`)")
@@ -47,7 +47,7 @@ class BenchSettings(ScorerSettings):
     )
     latency: bool = Field(True, description="time single requests of 1, 10, 50, 100 and 200 candidates")
     latency_seconds: float = Field(
-        3.0, gt=0, description="about so long for each size; at least 3 requests, and none where 3 take 4 times as long"
+        3.0, gt=0, description="about so long for each size; at least 3 requests, none where they take 4 times as long"
     )
     job: bool = Field(True, description="measure the whole job as well")
     workers: int | None = Field(None, ge=1, description="scoring workers of the job (default: by machine)")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from rankmill.settings.scorer import ScorerSettings
+from rankmill.settings.storage import StorageSettings
 
 
 class Columns(BaseModel):
@@ -53,15 +54,24 @@ class RerankSettings(ScorerSettings):
     """Rerank candidates from INPUT with a cross-encoder and write rankings to OUTPUT as Parquet.
 
     INPUT is Parquet or JSONL(.gz): a file, a folder or a glob, local or any fsspec URI. One row per pair
-    (query_id, query, doc_id, text, ...) or one row per query with a list of candidates. The same command, run again,
+    (query_id, query, doc_id, text, ...) or one row per query with a list of candidates. With --queries and --corpus,
+    INPUT is a run (query_id, doc_id, retrieval_score) in Parquet or in TREC's format. The same command, run again,
     continues where it stopped.
     """
 
     input: str = Field(description="file, folder or glob of candidates; local path or URI such as s3://bucket/folder")
     output: str = Field(description="folder for the rankings; local path or URI")
+    queries: str | None = Field(
+        None, description="texts of the queries of a run: Parquet, or JSONL(.gz) as BEIR has it"
+    )
+    corpus: str | None = Field(None, description="texts of the documents of a run: Parquet, or JSONL(.gz)")
     top_k: int | None = Field(None, ge=1, description="keep the best K candidates of each query (default: all)")
     keep: Names = Field((), description="input columns to carry into the output, comma separated")
     shape: Literal["pairs", "nested"] = Field("pairs", description="one row per pair, or one row per query")
+    keep_scores: bool = Field(False, description="keep each pair's score by the hash of its texts, for a later --reuse")
+    reuse: str | None = Field(
+        None, description="output of a finished job with --keep-scores: pairs it scored are not scored again"
+    )
     trec_run: str | None = Field(None, description="also write a TREC run to this file")
     columns: Columns = Field(default_factory=Columns)
     document_template: str | None = Field(
@@ -79,13 +89,39 @@ class RerankSettings(ScorerSettings):
         None, ge=1, description="pairs per shard, the unit of work (default: by input size)"
     )
     max_rejected: Allowance = Field("0.1%", description="rejected rows allowed, a number or a share such as 0.1%")
+    bad_files: Literal["refuse", "reject"] = Field(
+        "refuse", description="files that cannot be read: refuse the job, or reject them and score the others"
+    )
+    max_text_bytes: int = Field(
+        16 << 20, ge=1, description="bytes a text, query or id may have; a row with a longer one is rejected"
+    )
+    require_unique: bool = Field(False, description="refuse an input that has a document twice for a query")
+    no_progress_timeout: float = Field(
+        1800, ge=0, description="seconds without a finished shard after which the job fails (0: never)"
+    )
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    allow_unsafe_store: bool = Field(
+        False, description="write to a store without conditional writes; two runs at once could spoil the output"
+    )
     address: str | None = Field(None, description="Ray cluster to use (default: RAY_ADDRESS, else start one here)")
     as_json: bool = Field(False, alias="json", description="print a machine-readable summary to stdout, last")
     quiet: bool = Field(False, description="no progress and no logs")
+
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether a later job can reuse the scores; who reuses some keeps them, so that each night follows another."""
+        return self.keep_scores or self.reuse is not None
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
         if self.workers is not None and not 1 <= self.workers[0] <= self.workers[1]:
             low, high = self.workers
             raise ValueError(f"--workers {low},{high}: the minimum must be at least 1 and at most the maximum.")
+        return self
+
+    @model_validator(mode="after")
+    def _both_tables(self) -> Self:
+        if (self.queries is None) != (self.corpus is None):
+            given, other = ("--queries", "--corpus") if self.corpus is None else ("--corpus", "--queries")
+            raise ValueError(f"{given} needs {other}: a run is joined with both.")
         return self

@@ -10,7 +10,11 @@ from rankmill.settings.load import CommandSettings
 class ScorerSettings(CommandSettings):
     """What `rerank`, `score` and `bench` ask of a scorer (`rankmill.scoring.options.ScorerOptions`)."""
 
-    model: str = Field("builtin", description="builtin, a hub id such as BAAI/bge-reranker-v2-m3, or a local folder")
+    model: str = Field(
+        "builtin",
+        description="builtin, a hub id such as BAAI/bge-reranker-v2-m3, a local folder, python:package.module:Class "
+        "for a scorer of your own, or the http(s) URL of a scoring endpoint",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     trust_remote_code: bool = Field(
         False, description="run the Python code in a model's folder, where it brings its own; it can do anything"

@@ -125,3 +125,14 @@ class MeasureSettings(CommandSettings):
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(default="float32", description="Of the model's body.")
     threads: Annotated[int, Field(ge=1)] | None = Field(default=None, description="CPU threads.")
+
+
+class CandidatesSettings(CommandSettings):
+    """Write the first-stage runs (run.*.trec) of collections in BEIR layout as candidates in Parquet."""
+
+    collections: list[Path] = Field(min_length=1, description="Folders with corpus, queries, qrels and one run.*.trec.")
+    output: Path = Field(description="The Parquet file to write.")
+    queries: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="The first N judged queries of each collection; default: all."
+    )
+    depth: int = Field(default=100, ge=1, description="Documents per query.")

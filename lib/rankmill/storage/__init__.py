@@ -1,1 +1,1 @@
-"""Where bytes are kept: create-if-absent, read, list, on local disks and object stores. No ray here."""
+"""Where bytes are kept, on disks and object stores: put-if-absent, the probe for it, and the lease. No ray here."""

@@ -1,8 +1,8 @@
 """Who signs for S3, and where it is: one chain for the driver, the workers, inputs and outputs.
 
-The chain is botocore's (environment, profile, SSO, container and instance roles), the one s3fs uses for inputs, so both
-sides of a job sign with the same identity, for the same region, at the same endpoint. Nothing secret is ever put into a
-URI, a manifest or a Ray argument: every process resolves its own.
+The chain is botocore's (profile, environment, SSO, container and instance roles), the one s3fs uses for inputs, so both
+sides of a job sign with the same identity, for the same region, at the same endpoint; `StorageSettings` names what
+shall win. Nothing secret is ever put into a URI, a manifest or a Ray argument: every process resolves its own.
 """
 
 import os
@@ -13,39 +13,58 @@ from typing import Any
 
 import botocore.session
 from botocore.credentials import Credentials, RefreshableCredentials
+from botocore.exceptions import BotoCoreError
+
+from rankmill.errors import StorageError
+from rankmill.settings.storage import StorageSettings
 
 _REFRESH = timedelta(minutes=10)  # how often short-lived keys are asked for again; roles last at least 15 minutes
 
 
-def s3_options() -> dict[str, Any]:
-    """Arguments of obstore's `S3Store`: region, endpoint (plain http only where it says so) and credentials."""
-    region, endpoint = _place(tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))))
+def s3_options(storage: StorageSettings | None = None) -> dict[str, Any]:
+    """Arguments of obstore's `S3Store`: region, endpoint (plain http only where it says so) and credentials.
+
+    Raises:
+        StorageError: there is no such profile, or its settings cannot be used.
+    """
+    storage = storage or StorageSettings()
+    try:
+        region, endpoint = _place(
+            tuple(sorted(item for item in os.environ.items() if item[0].startswith("AWS_"))), storage
+        )
+        credentials = s3_credentials(storage)
+    except BotoCoreError as error:
+        raise StorageError(f"S3 credentials or settings cannot be used: {error}") from error
     return {
         "region": region,
         "endpoint": endpoint,
         "client_options": {"allow_http": endpoint.startswith("http://")},
-        "credential_provider": s3_credentials(),
+        "credential_provider": credentials,
     }
 
 
 @lru_cache(maxsize=1)
-def _place(environment: tuple[tuple[str, str], ...]) -> tuple[str, str]:  # noqa: ARG001 - what the answer depends on
+def _place(environment: tuple[tuple[str, str], ...], storage: StorageSettings) -> tuple[str, str]:  # noqa: ARG001 - what the answer depends on
     """Region and endpoint; remembered, because a client takes a third of a second and every write task opens a store.
 
     Args:
         environment: the variables that botocore reads.
+        storage: what wins over them.
     """
-    session = botocore.session.get_session()
-    region = os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+    session = botocore.session.Session(profile=storage.profile)
+    region = storage.region or os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1"
+    if storage.endpoint is not None:
+        return region, storage.endpoint
     client = session.create_client("s3", region_name=region)  # the public way to ask for a profile's endpoint
     endpoint: str = client.meta.endpoint_url
     client.close()
     return region, endpoint
 
 
-def s3_credentials() -> Callable[[], Any] | None:
+def s3_credentials(storage: StorageSettings) -> Callable[[], Any] | None:
     """A credential provider for obstore, or None when botocore finds no credentials (anonymous or obstore's own)."""
-    credentials: Credentials | None = botocore.session.get_session().get_credentials()
+    session = botocore.session.Session(profile=storage.profile)
+    credentials: Credentials | None = session.get_credentials()
     if credentials is None:
         return None
 

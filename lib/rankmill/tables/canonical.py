@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from rankmill.tables.schema import KEEP, Layout, TemplatePart
+from rankmill.tables.text import TABLE_BYTES, expanded_bytes, read_text
 
 REASONS = {
     "null_query_id": "the query id is null",
@@ -19,13 +21,25 @@ REASONS = {
     "null_text": "the document text is null",
     "no_candidates": "the list of candidates is null or empty",
     "invalid_unicode": "the text is not valid Unicode (UTF-8)",
+    "text_too_large": "a value is larger than --max-text-bytes, or the texts of the shard are too large together",
+    "unreadable_file": "the file cannot be read at all, and --bad-files reject lets the others go on",
+    "damaged_rows": "the file is damaged where these rows are, and --bad-files reject lets the others go on",
     "invalid_json": "the line is not a JSON object",
+    "invalid_line": "the line is not `query_id Q0 doc_id rank score tag`",
+    "unknown_query": "--queries has no query of this id",
+    "unknown_document": "--corpus has no document of this id",
     "wrong_type": "a value has another type than the column",
     "non_finite_score": "the model's logit is NaN or infinite",
     "out_of_memory": "the pair does not fit into memory, not even alone",
+    "model_error": "the model raises an error for this pair, also when it is alone",
+    "worker_crash": "the process that works on this pair dies of it, also when it is alone",
 }
 """Why a row can be rejected; the closed list that `_rejected/` draws from."""
 
+
+TOO_LARGE_TOGETHER = (
+    f"the texts of its shard have more than {TABLE_BYTES:,} bytes together; cut smaller shards (--shard-pairs)"
+)
 
 Problem = tuple[str, str] | None
 """Why a row cannot be scored: one of `REASONS` and a sentence."""
@@ -72,6 +86,36 @@ def split_rejected(table: pa.Table) -> tuple[pa.Table, pa.Table]:
     return table.filter(good), table.filter(pc.invert(good))
 
 
+def unread(layout: Layout, source: int, start: int, stop: int, reason: str, detail: str) -> pa.Table:
+    """Rows of which nothing is known but that they are there, in canonical form; `start` to `stop` (exclusive)."""
+    schema = layout.canonical_schema()
+    columns = {field.name: pa.nulls(stop - start, field.type) for field in schema}
+    columns["source"] = pa.array(np.full(stop - start, source, dtype=np.int32))
+    columns["row"] = pa.array(np.arange(start, stop, dtype=np.int64))
+    columns |= {"reason": pa.repeat(reason, stop - start), "detail": pa.repeat(detail, stop - start)}
+    return pa.table(columns, schema=schema)
+
+
+def withhold(table: pa.Table, room: int) -> tuple[pa.Table, int]:
+    """Reject the rows of a canonical table whose texts, with those before them, take more than `room` bytes.
+
+    Returns:
+        The table, without the texts of those rows, and the bytes that the others take.
+    """
+    sizes = [pc.fill_null(pc.binary_length(table.column(name)), 0).to_numpy() for name in ("query", "document")]
+    totals = np.cumsum(np.sum(sizes, axis=0))
+    within = int(np.searchsorted(totals, room, side="right"))
+    used = int(totals[within - 1]) if within else 0
+    if within == len(table):
+        return table, used
+    over = pa.array(np.arange(len(table)) >= within)
+    table = mark(table, over, "text_too_large", TOO_LARGE_TOGETHER)
+    for name in ("query", "document"):
+        emptied = pc.if_else(over, pa.scalar(None, pa.large_string()), table.column(name).combine_chunks())
+        table = table.set_column(table.schema.get_field_index(name), name, emptied)
+    return table, used
+
+
 def mark(table: pa.Table, bad: pa.Array, reason: str, detail: str | None = None) -> pa.Table:
     """Give `reason` to the rows where `bad` is true and that have no reason yet."""
     old = table.column("reason").combine_chunks()
@@ -102,18 +146,25 @@ def canonical(
     """
     names = layout.columns
     schema = layout.canonical_schema()
-    broken: list[tuple[str, pa.Array]] = []
+    limit = layout.max_text_bytes
+    faults: list[tuple[str, str, pa.Array]] = []  # reason, detail, where
 
     def text(table: pa.Table, name: str) -> pa.Array:
-        column, bad = _valid_text(table.column(name).combine_chunks())
-        if bad is not None:
-            broken.append((name, bad))
-        return column
+        found = read_text(_column(table, name), limit, withheld)
+        if found.broken is not None:
+            faults.append(("invalid_unicode", f"{name} is not valid Unicode (UTF-8)", found.broken))
+        if found.too_large is not None:
+            detail = f"{name} has more than the {limit:,} bytes that --max-text-bytes allows"
+            faults.append(("text_too_large", detail, found.too_large))
+        return found.values
 
     def identifier(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-        return table.column(name).combine_chunks() if pa.types.is_integer(kind) else text(table, name)
+        return _column(table, name) if pa.types.is_integer(kind) else text(table, name)
 
     pairs = _with_absent_columns(pairs, layout)
+    withheld = _beyond_memory(queries, pairs, layout)
+    if withheld is not None:
+        faults.append(("text_too_large", TOO_LARGE_TOGETHER, withheld))
     known = problems or [None] * len(rows)
     documents = {name: text(pairs, name) for name in layout.document_columns}
     columns: dict[str, pa.Array] = {
@@ -127,18 +178,35 @@ def canonical(
     if layout.retrieval_score:  # whole numbers above 2^53 are rounded
         columns["retrieval_score"] = pairs.column(names.retrieval_score).cast(pa.float64(), safe=False)
     for kept in layout.keep:
-        column = (pairs if kept.per_candidate else queries).column(kept.name).combine_chunks()
+        column = _column(pairs if kept.per_candidate else queries, kept.name)
         columns[KEEP + kept.name] = (
             text(pa.table({kept.name: column}), kept.name) if kept.type == pa.string() else column
         )
     columns["reason"] = pa.array([problem and problem[0] for problem in known], pa.string())
     columns["detail"] = pa.array([problem and problem[1] for problem in known], pa.string())
     table = pa.table({name: column.cast(schema.field(name).type) for name, column in columns.items()})
-    for name, bad in broken:
-        table = mark(table, bad, "invalid_unicode", f"{name} is not valid Unicode (UTF-8)")
+    for reason, detail, bad in faults:
+        table = mark(table, bad, reason, detail)
     for name in ("query_id", "query", "doc_id"):
         table = mark(table, columns[name].is_null(), f"null_{name}")
     return mark(table, columns["document"].is_null(), "null_text")
+
+
+def _column(table: pa.Table, name: str) -> pa.Array:
+    return table.column(name).combine_chunks()
+
+
+def _beyond_memory(queries: pa.Table, pairs: pa.Table, layout: Layout) -> pa.Array | None:
+    """The pairs whose texts, with those before them, would take more than `TABLE_BYTES`; None where all are within.
+
+    Only text that is not expanded yet can be so much: a batch has few rows, but a row of nested input many candidates.
+    """
+    used = [(queries, layout.columns.query), *((pairs, name) for name in layout.document_columns)]
+    used += [(pairs if kept.per_candidate else queries, kept.name) for kept in layout.keep if kept.type == pa.string()]
+    columns = [_column(table, name) for table, name in used]
+    sizes = [expanded_bytes(column, layout.max_text_bytes) for column in columns if pt.is_dictionary(column.type)]
+    total = np.cumsum(np.sum(sizes, axis=0)) if sizes else np.zeros(0)
+    return pa.array(total > TABLE_BYTES) if len(total) and total[-1] > TABLE_BYTES else None
 
 
 def _with_absent_columns(pairs: pa.Table, layout: Layout) -> pa.Table:
@@ -179,25 +247,3 @@ def _render(template: tuple[TemplatePart, ...], columns: dict[str, pa.Array]) ->
     for column in missing[1:]:
         all_missing = pc.and_(all_missing, column)
     return pc.if_else(all_missing, pa.scalar(None, pa.large_string()), text)
-
-
-def _valid_text(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
-    """Check UTF-8, which Parquet readers do not: returns large_string with bad values null, and where they were."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    raw = column.cast(pa.large_binary())
-    text = raw.cast(pa.large_string(), safe=False)
-    try:
-        text.validate(full=True)
-    except pa.ArrowInvalid:
-        bad = pa.array([value is not None and not _is_utf8(value) for value in raw.to_pylist()])
-        return pc.if_else(bad, pa.scalar(None, pa.large_binary()), raw).cast(pa.large_string()), bad
-    return text, None
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

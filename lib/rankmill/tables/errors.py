@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from rankmill.errors import InputError, StorageError
+from rankmill.errors import DamagedInputError, InputError, StorageError
 
 _STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure"}
 """Packages whose errors share no base class with OSError."""
@@ -18,7 +18,8 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
     """Turns what is raised while `uri` is listed, opened, read or written into sentences that begin with it.
 
     Raises:
-        InputError: there is no such file, it is a folder, or its name or content is not what it should be.
+        InputError: there is no such file, or it is a folder.
+        DamagedInputError: its content is not what it should be.
         StorageError: the file system refused or could not be reached, or credentials are missing.
     """
     try:
@@ -31,14 +32,16 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
     except PermissionError as error:
         raise StorageError(f"{uri}: no permission to {'write' if writing else 'read'} it ({error}).") from error
     except UnicodeDecodeError as error:
-        raise InputError(
+        raise DamagedInputError(
             f"{uri} is not UTF-8 text ({error.reason} at byte {error.start:,}). "
             "Parquet files and folders need names that end in .parquet or /."
         ) from error
     except (EOFError, zlib.error) as error:
-        raise InputError(f"{uri} is damaged or cut short: its compressed data cannot be read ({error}).") from error
+        raise DamagedInputError(
+            f"{uri} is damaged or cut short: its compressed data cannot be read ({error})."
+        ) from error
     except gzip.BadGzipFile as error:
-        raise InputError(f"{uri} is named like a gzip file but is none, or is damaged ({error}).") from error
+        raise DamagedInputError(f"{uri} is named like a gzip file but is none, or is damaged ({error}).") from error
     except pa.ArrowException as error:
         raise _unreadable(uri, error) from error
     except OSError as error:
@@ -51,6 +54,6 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
         raise
 
 
-def _unreadable(uri: str, error: BaseException) -> InputError:
+def _unreadable(uri: str, error: BaseException) -> DamagedInputError:
     first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return InputError(f"{uri} cannot be read: {first_line[:300]}")
+    return DamagedInputError(f"{uri} cannot be read: {first_line[:300]}")

@@ -17,7 +17,7 @@ import pyarrow.types as pt
 from rankmill.errors import InputError
 from rankmill.tables.canonical import REASONS, Problem, canonical
 from rankmill.tables.errors import storage_errors
-from rankmill.tables.locate import InputFile, open_input
+from rankmill.tables.locate import InputFile, open_file
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
 
@@ -47,8 +47,8 @@ def sample_schema(file: InputFile) -> pa.Schema:
         InputError: no line, or a first line that is not a JSON object.
         InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
-    with closing(_lines(file, 0, 0)) as lines:
-        sample = next(_chunks(lines), [])
+    with closing(read_lines(file, 0, 0)) as lines:
+        sample = next(in_chunks(lines), [])
     if not sample:
         raise InputError(f"{file.uri}: it has no lines.")
     rows = [_parse(line) for _, _, line in sample]
@@ -60,10 +60,17 @@ def sample_schema(file: InputFile) -> pa.Schema:
         raise InputError(f"{file.uri}: its values are nested too deeply.") from error
 
 
+def mean_line_bytes(file: InputFile) -> float:
+    """Mean length of the lines that `sample_schema` looks at, uncompressed; 0 where there are none."""
+    with closing(read_lines(file, 0, 0)) as lines:
+        sample = next(in_chunks(lines), [])
+    return sum(len(line) for _, _, line in sample) / max(len(sample), 1)
+
+
 def find_runs(file: InputFile, layout: Layout) -> Runs:
     """Find where each query's lines are; `start` and `rows` count lines that are not blank."""
     parts = []
-    for chunk in _chunks(_lines(file, 0, 0)):
+    for chunk in in_chunks(read_lines(file, 0, 0)):
         rows = [_parse(line) for _, _, line in chunk]
         ids = [_id(row, layout) for row in rows]
         pairs = np.array([len(_candidates(row, layout)) for row in rows], dtype=np.int64)
@@ -78,7 +85,7 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
     Each candidate is checked by itself: what is wrong with one does not touch the others of its query.
     """
     query_schema, pair_schema = _schemas(layout)
-    for chunk in _chunks(_lines(file, lines.start, lines.offset, lines.stop)):
+    for chunk in in_chunks(read_lines(file, lines.start, lines.offset, lines.stop)):
         queries: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
         numbers: list[int] = []
@@ -97,10 +104,11 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
         yield canonical(top, below, np.array(numbers, dtype=np.int64), layout, source, problems)
 
 
-def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[Line]:
+def read_lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[Line]:
+    """Yield the lines of a text file from line `start` (at byte `offset`) to `stop` (exclusive), but for blank ones."""
     number, position = start, offset
     with storage_errors(file.uri), ExitStack() as stack:
-        raw: Any = stack.enter_context(open_input(file.uri))
+        raw: Any = stack.enter_context(open_file(file))
         stream = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
         if file.compressed:  # gzip asks for 8 kB at a time, and a store answers every request after a while
             unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=stream))
@@ -115,7 +123,8 @@ def _lines(file: InputFile, start: int, offset: int, stop: int | None = None) ->
             position += len(line)
 
 
-def _chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+def in_chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """The lines, a thousand at a time; fewer where they are more than 8 MiB."""
     chunk: list[Line] = []
     size = 0
     for line in lines:

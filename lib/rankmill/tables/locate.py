@@ -1,16 +1,21 @@
 """Turns what the user typed (a file, a folder, a glob; local or any fsspec URI) into a list of input files."""
 
 import glob
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 from rankmill.errors import InputError
+from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
+from rankmill.tables.uris import refuse_secrets
 
-Format = Literal["parquet", "jsonl"]
+Format = Literal["parquet", "jsonl", "trec"]
 _SUFFIXES: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -19,6 +24,9 @@ _SUFFIXES: dict[str, Format] = {
     ".ndjson": "jsonl",
     ".ndjson.gz": "jsonl",
 }
+
+_ENVIRONMENT = StorageSettings()
+"""What the process's own environment says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +39,15 @@ class InputFile:
     """Bytes."""
     version: str
     """ETag where the store has one, else the modification time: changes when the content does."""
+    storage: StorageSettings = _ENVIRONMENT
+    """Where the store is and who signs; it goes with the file to every worker."""
+    problem: str = field(default="", compare=False)
+    """Why nothing of it is read, where --bad-files reject lets the others go on; else empty."""
 
     @property
     def format(self) -> Format:
-        """How the file is read, by its suffix."""
-        found = format_of(self.uri)
-        if found is None:
-            raise ValueError(f"{self.uri} has no known suffix. This is a bug.")
-        return found
+        """How the file is read, by its suffix; what has none that is known is a run in TREC's format."""
+        return format_of(self.uri) or "trec"
 
     @property
     def compressed(self) -> bool:
@@ -52,7 +61,7 @@ def format_of(name: str) -> Format | None:
     return next((kind for suffix, kind in _SUFFIXES.items() if lowered.endswith(suffix)), None)
 
 
-def find_files(pattern: str) -> tuple[InputFile, ...]:
+def find_files(pattern: str, storage: StorageSettings = _ENVIRONMENT) -> tuple[InputFile, ...]:
     """List the files of candidates that `--input` names, as `list_files` does.
 
     Raises:
@@ -60,7 +69,7 @@ def find_files(pattern: str) -> tuple[InputFile, ...]:
         StorageError: the store refused or could not be reached.
     """
     name = f"--input {pattern}"
-    found = list_files(pattern, name)
+    found = list_files(pattern, name, storage)
     if not found:
         raise InputError(f"{name}: no files there.")
     unknown = [file.uri for file in found if format_of(file.uri) is None]
@@ -73,7 +82,7 @@ def find_files(pattern: str) -> tuple[InputFile, ...]:
     return found
 
 
-def list_files(pattern: str, name: str | None = None) -> tuple[InputFile, ...]:
+def list_files(pattern: str, name: str | None = None, storage: StorageSettings = _ENVIRONMENT) -> tuple[InputFile, ...]:
     """List the files that a path or URI names, sorted by URI: itself, those below a folder, or those a glob matches.
 
     A folder stands for all files below it except those whose path, below the folder, has a part that starts with `_`
@@ -82,30 +91,91 @@ def list_files(pattern: str, name: str | None = None) -> tuple[InputFile, ...]:
     Args:
         pattern: file, folder or glob; local or any fsspec URI.
         name: what errors call it, if not by itself.
+        storage: where an object store is and who signs.
 
     Raises:
         InputError: there is nothing there.
         StorageError: the store refused or could not be reached.
+        UsageError: the URI carries credentials.
     """
+    refuse_secrets(pattern)
     name = name or pattern
     try:
-        system, path = fsspec.core.url_to_fs(pattern, use_listings_cache=False)
+        system, path = _file_system(pattern, storage)
     except (ValueError, ImportError) as error:  # an unknown protocol, or its package is not installed
         raise InputError(f"{name} cannot be opened: {error}") from error
     with storage_errors(name):
         found = [
             info for info in _list(system, path) if not str(info["name"]).endswith("/")
         ]  # S3's console makes those
-    return tuple(sorted((_pin(system, info) for info in found), key=lambda file: file.uri))
+    return tuple(sorted((_pin(system, info, storage) for info in found), key=lambda file: file.uri))
 
 
-def open_input(uri: str) -> IO[bytes]:
+def absolute(pattern: str) -> str:
+    """The same file, folder or glob, named so that it means the same in every working directory."""
+    return pattern if "://" in pattern else str(Path(pattern).absolute())
+
+
+def open_file(file: InputFile) -> IO[bytes]:
+    """Open a file of the input as it was when it was listed.
+
+    What is read through the handle is of one version: S3 gets its ETag with every request, local files have an inode.
+
+    Raises:
+        InputError: it was replaced meanwhile.
+    """
+    handle = open_input(file.uri, file.storage)
+    details = getattr(handle, "details", None)
+    found = _version(details if isinstance(details, Mapping) else {"mtime": os.fstat(handle.fileno()).st_mtime})
+    try:
+        _refuse_version(file, found)
+    except InputError:
+        handle.close()
+        raise
+    return handle
+
+
+def refuse_replaced(file: InputFile) -> None:
+    """Look whether a file is still what it was when it was listed; what was read of it before is of that version.
+
+    S3 is not asked, for it refuses every read of another version. A local file may be written over where it lies.
+
+    Raises:
+        InputError: it was replaced, or is gone.
+        StorageError: the store refused or could not be reached.
+    """
+    system, path = _file_system(file.uri, file.storage)
+    if "s3" in system.protocol:
+        return
+    with storage_errors(file.uri):
+        _refuse_version(file, _version(system.info(path)))
+
+
+def _refuse_version(file: InputFile, found: str) -> None:
+    if file.version and found and found != file.version:
+        raise InputError(
+            f"The input changed while the job ran: {file.uri} was replaced (version {file.version} when it was listed, "
+            f"{found} now). Put the old file back, or start a new job with another --output."
+        )
+
+
+def open_input(uri: str, storage: StorageSettings = _ENVIRONMENT) -> IO[bytes]:
     """Open an input file for reading; no read-ahead, because readers ask for exactly what they need."""
-    system, path = fsspec.core.url_to_fs(uri, use_listings_cache=False)
+    system, path = _file_system(uri, storage)
     if _is_local(system):
         return open(path, "rb")  # noqa: PTH123 - the caller closes it
     handle: IO[bytes] = system.open(path, "rb", cache_type="none")
     return handle
+
+
+def fsspec_options(uri: str, storage: StorageSettings) -> dict[str, Any]:
+    """What fsspec has to be told to find the store of a URI; what is not told, the environment says."""
+    if not uri.lower().startswith(("s3://", "s3a://")):
+        return {}
+    options: dict[str, Any] = {"endpoint_url": storage.endpoint, "profile": storage.profile}
+    if storage.region is not None:
+        options["client_kwargs"] = {"region_name": storage.region}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _list(system: AbstractFileSystem, path: str) -> list[dict[str, Any]]:
@@ -124,11 +194,21 @@ def _is_hidden(relative: str) -> bool:
     return any(part.startswith(("_", ".")) for part in relative.split("/"))
 
 
-def _pin(system: AbstractFileSystem, info: dict[str, Any]) -> InputFile:
+def _pin(system: AbstractFileSystem, info: dict[str, Any], storage: StorageSettings) -> InputFile:
     name = str(info["name"])
     uri = name if _is_local(system) else str(system.unstrip_protocol(name))
+    return InputFile(uri=uri, size=int(info["size"] or 0), version=_version(info), storage=storage)
+
+
+def _version(info: Mapping[str, Any]) -> str:
     version = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
-    return InputFile(uri=uri, size=int(info["size"] or 0), version=str(version).strip('"'))
+    return str(version).strip('"')
+
+
+def _file_system(uri: str, storage: StorageSettings) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URI and the path in it; listings are never remembered."""
+    system, path = fsspec.core.url_to_fs(uri, use_listings_cache=False, **fsspec_options(uri, storage))
+    return system, path
 
 
 def _is_local(system: AbstractFileSystem) -> bool:

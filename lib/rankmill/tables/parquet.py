@@ -1,21 +1,29 @@
 """Reads candidates from Parquet: footers at plan time, then ranges of rows, a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pt
+from numpy.typing import NDArray
 
 from rankmill.tables.canonical import from_batch, pairs_of
 from rankmill.tables.errors import storage_errors
-from rankmill.tables.locate import InputFile, open_input
+from rankmill.tables.locate import InputFile, open_file
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
+from rankmill.tables.text import expanded_bytes
 
 _BATCH_ROWS = 1024  # rows decoded at a time, so that memory does not depend on row groups ...
 _BATCH_BYTES = 8 << 20  # ... nor on how many candidates a row holds
+_ID_ROWS = 65_536  # the same, of ids alone
+_EXPANDED_BYTES = 64 << 20  # text that one read may expand to
+_PROBE_BYTES = 64 << 10
 _BUFFER_BYTES = 4 << 20  # read ahead per column; large enough that a store's latency does not dominate
 
 
@@ -26,6 +34,34 @@ class Footer:
     schema: pa.Schema
     rows: int
     uncompressed_bytes: int
+    unknown_codecs: tuple[str, ...] = ()
+    """Compressions of the first row group that cannot be undone here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What to read of a file: columns, and of the column of candidates some fields."""
+
+    columns: frozenset[str] = frozenset()
+    candidates: str | None = None
+    fields: frozenset[str] = frozenset()
+
+    def paths(self, parquet: pq.ParquetFile) -> list[str]:
+        """Names of those that are there; fields by their leaves, wherever writers put the element of a list."""
+        plain = [name for name in parquet.schema_arrow.names if name in self.columns]
+        inside = [path for path in _leaves(parquet) if path.startswith(f"{self.candidates}.")]
+        return plain + [path for path in inside if any(f".{field}." in f"{path}." for field in self.fields)]
+
+    def texts(self, parquet: pq.ParquetFile) -> list[str]:
+        """Those of the paths that are text, and not deeper inside."""
+        found = []
+        for index, path in enumerate(_leaves(parquet)):
+            named = path in self.columns or any(
+                path.startswith(f"{self.candidates}.") and path.endswith(f".{field}") for field in self.fields
+            )
+            if named and parquet.schema.column(index).logical_type.type == "STRING":
+                found.append(path)
+        return found
 
 
 def read_footer(file: InputFile) -> Footer:
@@ -36,64 +72,126 @@ def read_footer(file: InputFile) -> Footer:
     """
     with _open(file) as parquet:
         meta = parquet.metadata
-        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta))
+        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta), _unknown_codecs(meta))
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
     """Find where each query's rows are, reading the id column only (nested: and the candidates' ids)."""
-    names = layout.columns
-    with _open(file) as parquet:
-        nested = layout.nested
-        columns = _leaves(parquet, names.query_id, names.candidates, names.doc_id) if nested else [names.query_id]
-        parts = []
-        row = 0
-        for batch in parquet.iter_batches(batch_size=65536, columns=columns):
+    names, nested = layout.columns, layout.nested
+    chosen = Chosen(frozenset({names.query_id}))
+    if nested:
+        chosen = replace(chosen, candidates=names.candidates, fields=frozenset({names.doc_id}))
+    parts = []
+    row = 0
+    with storage_errors(file.uri), open_file(file) as handle:
+        parquet = _reader(handle)
+        groups = range(parquet.metadata.num_row_groups)
+        for batch in _read(handle, parquet, chosen, groups, _ID_ROWS):
             pairs = pairs_of(batch.column(names.candidates)) if nested else np.ones(len(batch), dtype=np.int64)
             parts.append(runs_of(batch.column(names.query_id), pairs, row))
             row += len(batch)
-        return join(parts)
+    return join(parts)
 
 
 def read_rows(file: InputFile, layout: Layout, source: int, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield rows `start` to `stop` (exclusive) in canonical form, a batch at a time, in order."""
     names = layout.columns
-    wanted = {names.query_id, names.query}
+    pairs = {names.doc_id, *layout.document_columns, *(kept.name for kept in layout.keep if kept.per_candidate)}
+    pairs |= {names.retrieval_score} if layout.retrieval_score else set()
+    wanted = {names.query_id, names.query} | {kept.name for kept in layout.keep if not kept.per_candidate}
     if layout.nested:
-        wanted |= {names.candidates} | {kept.name for kept in layout.keep if not kept.per_candidate}
+        chosen = Chosen(frozenset(wanted), names.candidates, frozenset(pairs))
     else:
-        wanted |= {names.doc_id, *layout.document_columns, *(kept.name for kept in layout.keep)}
-        wanted |= {names.retrieval_score} if layout.retrieval_score else set()
-    for row, batch in _batches(file, wanted, start, stop):
-        yield from_batch(batch, layout, source, row)
+        chosen = Chosen(frozenset(wanted | pairs))
+    for row, batch in read_batches(file, chosen, start, stop):
+        for at, part in _bounded(batch, layout):
+            yield from_batch(part, layout, source, row + at)
 
 
 def read_table_rows(file: InputFile, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield rows `start` to `stop` (exclusive) of a file of our own, as they are."""
-    for _, batch in _batches(file, None, start, stop):
+    for _, batch in read_batches(file, None, start, stop):
         yield pa.Table.from_batches([batch])
 
 
 @contextmanager
 def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
-    with storage_errors(file.uri), open_input(file.uri) as handle:
-        yield pq.ParquetFile(handle, pre_buffer=False, buffer_size=_BUFFER_BYTES, page_checksum_verification=True)
+    with storage_errors(file.uri), open_file(file) as handle:
+        yield _reader(handle)
 
 
-def _batches(file: InputFile, columns: set[str] | None, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _reader(handle: IO[bytes], meta: pq.FileMetaData | None = None, **options: Any) -> pq.ParquetFile:
+    settings = {"buffer_size": _BUFFER_BYTES, "page_checksum_verification": True} | options
+    return pq.ParquetFile(handle, metadata=meta, **settings)
+
+
+def _read(
+    handle: IO[bytes], parquet: pq.ParquetFile, chosen: Chosen, groups: Sequence[int], size: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield what is chosen of some row groups, up to `size` rows at a time; text that may explode as dictionaries."""
+    paths = chosen.paths(parquet)
+    heavy = _explosive(handle, parquet, chosen.texts(parquet), groups, size)
+    if heavy:
+        parquet = _reader(handle, parquet.metadata, read_dictionary=heavy)
+    for group in groups:  # one at a time: damage spoils no other, and a dictionary in lists must not change in a read
+        yield from parquet.iter_batches(batch_size=size, row_groups=[group], columns=paths)
+
+
+def _explosive(
+    handle: IO[bytes], parquet: pq.ParquetFile, texts: Sequence[str], groups: Sequence[int], size: int
+) -> list[str]:
+    """Text columns of which `size` rows may take more than `_EXPANDED_BYTES`, by the longest value of a dictionary.
+
+    Footers tell the size of a dictionary, not how often its values are used: 300 bytes may stand for gigabytes. What
+    is not in a dictionary lies in the file as often as it is used.
+    """
+    columns = {path: index for index, path in enumerate(_leaves(parquet))}
+    found = []
+    for path in texts:
+        for group in groups:
+            rows, chunk = (
+                parquet.metadata.row_group(group).num_rows,
+                parquet.metadata.row_group(group).column(columns[path]),
+            )
+            if not rows or not any("DICTIONARY" in encoding for encoding in chunk.encodings):
+                continue
+            probe = _reader(handle, parquet.metadata, read_dictionary=[path], buffer_size=_PROBE_BYTES)
+            first = next(probe.iter_batches(batch_size=1, row_groups=[group], columns=[path]), None)
+            if (
+                first is not None
+                and _longest(first.column(0)) * size * max(chunk.num_values / rows, 1) > _EXPANDED_BYTES
+            ):
+                found.append(path)
+                break
+    return found
+
+
+def _longest(column: pa.Array) -> int:
+    """Bytes of the longest value of a dictionary, which may lie in structs in lists."""
+    while not pt.is_dictionary(column.type):
+        column = column.values if pt.is_list(column.type) or pt.is_large_list(column.type) else column.field(0)
+    return int(pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
+
+
+def read_batches(file: InputFile, chosen: Chosen | None, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (number of the first row, batch) for the rows from `start` to `stop`, decoding no other row group.
 
-    Columns that are not there are left out.
+    Without a choice, of a file of our own, all columns come.
     """
-    with _open(file) as parquet:
+    with storage_errors(file.uri), open_file(file) as handle:
+        parquet = _reader(handle)
         meta = parquet.metadata
-        there = None if columns is None else [name for name in parquet.schema_arrow.names if name in columns]
         size = min(max(_BATCH_BYTES * meta.num_rows // max(_text_bytes(meta), 1), 1), _BATCH_ROWS)
         ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
         first = int(np.searchsorted(ends, start, side="right"))
         last = int(np.searchsorted(ends, stop, side="left"))
         row = int(ends[first - 1]) if first else 0
         groups = list(range(first, min(last + 1, len(ends))))
-        for batch in parquet.iter_batches(batch_size=size, row_groups=groups, columns=there):
+        if chosen:
+            batches = _read(handle, parquet, chosen, groups, size)
+        else:
+            batches = parquet.iter_batches(batch_size=size, row_groups=groups)
+        for batch in batches:
             low, high = max(start - row, 0), min(stop - row, len(batch))
             if low < high:
                 yield row + low, batch.slice(low, high - low)
@@ -107,8 +205,46 @@ def _text_bytes(meta: pq.FileMetaData) -> int:
     return sum(int(meta.row_group(index).total_byte_size) for index in range(meta.num_row_groups))
 
 
-def _leaves(parquet: pq.ParquetFile, query_id: str, candidates: str, doc_id: str) -> list[str]:
-    """Physical names of the id columns; writers disagree on what the element of a list is called."""
-    paths = [parquet.schema.column(index).path for index in range(len(parquet.schema))]
-    inside = [path for path in paths if path.startswith(f"{candidates}.")]
-    return [query_id, *([path for path in inside if path.endswith(f".{doc_id}")] or inside)[:1]]
+def _leaves(parquet: pq.ParquetFile) -> list[str]:
+    return [parquet.schema.column(index).path for index in range(len(parquet.schema))]
+
+
+def _bounded(batch: pa.RecordBatch, layout: Layout) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Cut a batch whose text is not expanded yet, so that no part takes much more than 8 MiB; (first row, part)."""
+    sizes = np.zeros(len(batch), dtype=np.int64)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if pt.is_dictionary(column.type):
+            sizes += expanded_bytes(column, layout.max_text_bytes)
+        elif layout.nested and name == layout.columns.candidates:
+            sizes += _bytes_inside(column, layout.max_text_bytes)
+    start = 0
+    totals = np.cumsum(sizes)
+    while start < len(batch):
+        before = totals[start - 1] if start else 0
+        stop = max(int(np.searchsorted(totals, before + _BATCH_BYTES, side="right")), start + 1)
+        yield start, batch.slice(start, stop - start)
+        start = stop
+
+
+def _bytes_inside(candidates: pa.Array, limit: int) -> NDArray[np.int64]:
+    """Bytes that the texts of each list of candidates take once they are expanded."""
+    structs = pc.list_flatten(candidates)
+    inside = [pc.struct_field(structs, field.name) for field in structs.type]
+    sizes = [expanded_bytes(column, limit) for column in inside if pt.is_dictionary(column.type)]
+    totals = np.append(0, np.cumsum(np.sum(sizes, axis=0))) if sizes else np.zeros(len(structs) + 1)
+    lengths = pc.fill_null(pc.list_value_length(candidates), 0).to_numpy(zero_copy_only=False)
+    inside_lists: NDArray[np.int64] = np.diff(totals[np.append(0, np.cumsum(lengths))]).astype(np.int64)
+    return inside_lists
+
+
+def _unknown_codecs(meta: pq.FileMetaData) -> tuple[str, ...]:
+    group = meta.row_group(0) if meta.num_row_groups else None
+    used = {group.column(index).compression for index in range(group.num_columns)} if group else set()
+    return tuple(sorted(name for name in used if name != "UNCOMPRESSED" and not _can_undo(name)))
+
+
+def _can_undo(codec: str) -> bool:
+    try:
+        return bool(pa.Codec.is_available(codec.lower()))
+    except ValueError:
+        return False

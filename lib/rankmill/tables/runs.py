@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from rankmill.tables.text import without_unused
+
 
 @dataclass(frozen=True, slots=True)
 class Runs:
@@ -27,6 +29,10 @@ class Runs:
 
     def __len__(self) -> int:
         return len(self.query)
+
+    def where(self, chosen: NDArray[np.bool_]) -> "Runs":
+        """Some of the runs; `chosen` has the shape (runs,)."""
+        return Runs(self.query[chosen], self.start[chosen], self.rows[chosen], self.pairs[chosen], self.offset[chosen])
 
     @property
     def total_pairs(self) -> int:
@@ -49,7 +55,7 @@ def runs_of(ids: pa.Array, pairs: NDArray[np.int64], first_row: int, offsets: ND
     if size == 0:
         none = np.zeros(0, dtype=np.int64)
         return Runs(none.astype(np.uint64), none, none, none, none)
-    hashes = _hash(pc.fill_null_forward(_plain(ids)))
+    hashes = hash_ids(_fill_forward(ids))
     starts = np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
     return Runs(
         query=hashes[starts],
@@ -76,14 +82,15 @@ def join(parts: Iterable[Runs]) -> Runs:
     )
 
 
-def _plain(ids: pa.Array) -> pa.Array:
-    """Spellings of text that `fill_null_forward` has no kernel for, as large_string."""
+def _fill_forward(ids: pa.Array) -> pa.Array:
+    """A null gets the id before it. A dictionary is not expanded: it may be far smaller than what it stands for."""
     if pa.types.is_dictionary(ids.type):
-        ids = ids.dictionary_decode()
-    return ids.cast(pa.large_string()) if pa.types.is_string_view(ids.type) else ids
+        ids = without_unused(ids)
+        return pa.DictionaryArray.from_arrays(pc.fill_null_forward(ids.indices), ids.dictionary)
+    return pc.fill_null_forward(ids.cast(pa.large_string()) if pa.types.is_string_view(ids.type) else ids)
 
 
-def _hash(ids: pa.Array) -> NDArray[np.uint64]:
+def hash_ids(ids: pa.Array) -> NDArray[np.uint64]:
     """64-bit hash of each id (leading nulls: 0), the same in every process and for every spelling of text."""
     encoded = ids.dictionary_encode()
     integer = pa.types.is_integer(encoded.dictionary.type)

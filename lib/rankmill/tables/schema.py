@@ -14,6 +14,7 @@ canonical table has one row per pair, in input order:
 
 import difflib
 import string
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +28,9 @@ KEEP = "keep:"
 
 BEST_CHUNK = ("best_chunk_start", "best_chunk_end")
 """Characters of the document that the best chunk covers: columns of the output with --long-documents chunk."""
+
+_EXTENSION_NAME = b"ARROW:extension:name"
+"""Key, in a field's metadata, of an extension type that nobody registered in this process."""
 
 OUTPUT_COLUMNS = (
     *("query_id", "doc_id", "rank", "score", "logit", "retrieval_score", "retrieval_rank", "truncated"),
@@ -65,6 +69,8 @@ class Layout:
     keep: tuple[Kept, ...]
     template: tuple[TemplatePart, ...]
     """Document text; empty: title and text, joined by a space where there is a title."""
+    max_text_bytes: int = 16 << 20
+    """Bytes that a query, a text, a title, an id or a kept text may have; a row with a longer one is rejected."""
 
     @property
     def document_columns(self) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ class Layout:
         return pa.schema([*fields, ("reason", pa.string()), ("detail", pa.string())])
 
 
-def layout_of(
+def layout_of(  # noqa: PLR0911 - a return per stage of checks
     schema: pa.Schema, columns: Columns, keep: Sequence[str], template: str | None
 ) -> tuple[Layout | None, list[str]]:
     """Decide how to read a file with this schema.
@@ -102,7 +108,7 @@ def layout_of(
     Returns:
         The layout and no problems, or None and one sentence per problem.
     """
-    duplicates = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    duplicates = _duplicates(schema.names)
     if duplicates:
         return None, [f"the column {name} is there more than once" for name in duplicates]
     top = {field.name: field.type for field in schema}
@@ -110,13 +116,21 @@ def layout_of(
     if nested and not _is_list_of_structs(top[columns.candidates]):
         wanted = f"nested input needs a list of structs with {columns.doc_id} and {columns.text}"
         return None, [f"{columns.candidates} is {top[columns.candidates]}; {wanted}"]
-    pairs = {field.name: field.type for field in top[columns.candidates].value_type} if nested else top
+    fields = list(top[columns.candidates].value_type) if nested else []
+    duplicates = _duplicates([field.name for field in fields])
+    if duplicates:
+        return None, [f"{columns.candidates} has the field {name} more than once" for name in duplicates]
+    pairs = {field.name: field.type for field in fields} if nested else top
     parts, problems = parse_template(template)
     texts = [part.column for part in parts if part.column] if parts else [columns.text]
     problems += _missing([(columns.query_id, "query_id"), (columns.query, "query")], top, "")
     where = f" in {columns.candidates}" if nested else ""
     problems += _missing([(columns.doc_id, "doc_id"), *((name, "text") for name in dict.fromkeys(texts))], pairs, where)
     problems += _missing([(name, None) for name in keep], pairs | top, "")
+    if problems:
+        return None, problems
+    used = {*columns.model_dump().values(), *texts, *keep}
+    problems += [problem for field in schema if field.name in used for problem in _extensions(field)]
     if problems:
         return None, problems
     optional = [] if parts else [columns.title]
@@ -152,7 +166,8 @@ def _missing(wanted: Sequence[tuple[str, str | None]], there: Mapping[str, pa.Da
     for name, part in wanted:
         if name in there:
             continue
-        near = difflib.get_close_matches(name, there, n=1, cutoff=0.5)
+        same = [other for other in there if other.casefold() == name.casefold()]
+        near = same or difflib.get_close_matches(name, there, n=1, cutoff=0.5)
         fix = f"--columns.{part.replace('_', '-')} {near[0]}" if near and part else "--keep with its name"
         hint = f"; did you mean {near[0]}? Then say {fix}" if near else ""
         problems.append(f"no column {name}{where} (it has {', '.join(there) or 'none'}){hint}")
@@ -230,6 +245,26 @@ def _is_list_of_structs(kind: pa.DataType) -> bool:
 
 def _is_list(kind: pa.DataType) -> bool:
     return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+
+
+def _duplicates(names: Sequence[str]) -> list[str]:
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def _extensions(field: pa.Field, path: str = "") -> list[str]:
+    """One sentence per extension type in a column, whether or not this process knows the type.
+
+    Any library that is imported may register one, and what it does with the bytes of a file is not ours to know: that
+    of Ray for Python objects unpickles them, which runs whatever the writer of the file wants.
+    """
+    path = f"{path}.{field.name}" if path else field.name
+    known = isinstance(field.type, pa.BaseExtensionType)
+    if known or _EXTENSION_NAME in (field.metadata or {}):
+        name = field.type.extension_name if known else field.metadata[_EXTENSION_NAME].decode(errors="replace")
+        return [f"{path} is of the extension type {name}, and reading one can run code: store it as a plain column"]
+    inner = field.type.value_type if pt.is_dictionary(field.type) else field.type
+    children = [inner.field(index) for index in range(inner.num_fields)]
+    return [problem for child in children for problem in _extensions(child, path)]
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankmill.errors import InputError
+from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
+from rankmill.tables.locate import fsspec_options
 
 RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float64())])
 """Columns of `read_run`."""
@@ -49,7 +51,7 @@ class Problems:
 
 
 @contextmanager
-def open_text(uri: str, mode: Literal["r", "w"] = "r") -> Iterator[TextIO]:
+def open_text(uri: str, mode: Literal["r", "w"] = "r", storage: StorageSettings | None = None) -> Iterator[TextIO]:
     """A UTF-8 text file (a byte order mark is skipped) at a path or fsspec URI, (de)compressed by its name.
 
     Raises:
@@ -58,7 +60,8 @@ def open_text(uri: str, mode: Literal["r", "w"] = "r") -> Iterator[TextIO]:
     encoding = "utf-8-sig" if mode == "r" else "utf-8"
     newline = None if mode == "r" else "\n"
     try:
-        opener = fsspec.open(uri, f"{mode}t", encoding=encoding, newline=newline, compression="infer")
+        options = fsspec_options(uri, storage or StorageSettings())
+        opener = fsspec.open(uri, f"{mode}t", encoding=encoding, newline=newline, compression="infer", **options)
     except (ValueError, ImportError) as error:  # an unknown protocol, or its package is not installed
         raise InputError(f"{uri} cannot be opened: {error}") from error
     with storage_errors(uri, writing=mode == "w"), opener as handle:
@@ -85,7 +88,7 @@ def read_run(uri: str) -> pa.Table:
             fields = line.split()
             if not fields:
                 continue
-            parsed = _parse(fields)
+            parsed = parse_line(fields)
             if isinstance(parsed, str):
                 problems.add(number, parsed)
                 continue
@@ -103,7 +106,7 @@ def read_run(uri: str) -> pa.Table:
     return pa.table([query_ids, doc_ids, ranks, scores], schema=RUN)
 
 
-def _parse(fields: list[str]) -> tuple[str, str, int, float] | str:
+def parse_line(fields: list[str]) -> tuple[str, str, int, float] | str:
     """Query, document, rank, score; or a sentence that says what is wrong."""
     if len(fields) != _RUN_COLUMNS:
         return f"{len(fields)} columns instead of {_RUN_COLUMNS}"

@@ -2,7 +2,7 @@
 
 import sys
 
-from rankmill.settings.train import MeasureSettings, TrainingListsSettings, TrainSettings
+from rankmill.settings.train import CandidatesSettings, MeasureSettings, TrainingListsSettings, TrainSettings
 
 
 def train_command(settings: TrainSettings) -> int:
@@ -30,4 +30,16 @@ def measure_command(settings: MeasureSettings) -> int:
     from rankmill.training.measure import measure  # noqa: PLC0415 - as above
 
     sys.stdout.write("".join(f"{gain.as_text()}\n" for gain in measure(settings)))
+    return 0
+
+
+def candidates_command(settings: CandidatesSettings) -> int:
+    """Write candidates and say how many; the exit code is 0, errors are raised."""
+    import pyarrow.parquet as pq  # noqa: PLC0415 - as above
+
+    from rankmill.training.candidates import candidates  # noqa: PLC0415
+
+    table = candidates(settings.collections, settings.queries, settings.depth)
+    pq.write_table(table, settings.output)
+    sys.stdout.write(f"{len(table):,} pairs  {settings.output}\n")
     return 0

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +28,8 @@ from rankmill.training.lists import TrainingList
 from rankmill.training.ticker import ticking
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 DEPTH = 100
 """Documents reranked per query, unless said otherwise."""
@@ -87,8 +90,8 @@ def measure_collection(scorer: Scorer, folder: Path, depth: int = DEPTH) -> Gain
     qrels = read_grades(folder)
     first = best(read_run(str(first_stage_run(folder))), qrels, depth)
     documents = {document.doc_id: document.text for document in read_documents(folder)}
-    queries = _texts(folder, "queries", first["query_id"].to_pylist(), read_queries(folder))
-    texts = _texts(folder, "documents", first["doc_id"].to_pylist(), documents)
+    queries = texts_of_run(folder, "queries", first["query_id"].to_pylist(), read_queries(folder))
+    texts = texts_of_run(folder, "documents", first["doc_id"].to_pylist(), documents)
     return _gain(scorer, folder.name, qrels, first, queries, texts)
 
 
@@ -186,7 +189,18 @@ def _logits(scorer: Scorer, name: str, queries: Sequence[str], texts: Sequence[s
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
 
 
-def _texts(folder: Path, what: str, ids: Sequence[str], texts: Mapping[str, str]) -> list[str]:
+def texts_of_run(folder: Path, what: str, ids: Sequence[str], texts: Mapping[str, T]) -> list[T]:
+    """What stands behind the ids of a run, in its order.
+
+    Args:
+        folder: the collection, for the error.
+        what: `queries` or `documents`, for the error.
+        ids: of the run's rows.
+        texts: by id.
+
+    Raises:
+        InputError: an id has no text.
+    """
     missing = [name for name in dict.fromkeys(ids) if name not in texts]
     if missing:
         raise InputError(

@@ -36,7 +36,9 @@ def load_causal(model: "LanguageModel", options: ScorerOptions) -> TorchPadded:
     if model.words is None:
         direction = _row(model.files, _CLASSIFIER, 0)
     else:
-        head = _EMBEDDINGS if network.config.tie_word_embeddings else _HEAD
+        # transformers 5 leaves a head of its own alone, even where config.json says that both are one matrix
+        tied = network.config.tie_word_embeddings and _HEAD not in model.files.tensors
+        head = _EMBEDDINGS if tied else _HEAD
         direction = _row(model.files, head, model.words.positive)
         if model.words.negative is not None:
             direction = direction - _row(model.files, head, model.words.negative)

@@ -3,23 +3,19 @@
 Everything after the network is computed in float32, whatever the network's precision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch.nn import functional
 
-from rankmill.errors import ModelError
 from rankmill.scoring.batches import padded
-from rankmill.scoring.engines.torch_load import load_network
+from rankmill.scoring.engines.torch_layers import Layer, load_body, load_layer, pad_id_of, pool, unit, width_of
 from rankmill.scoring.engines.torch_padded import choose_device, set_up_torch
-from rankmill.scoring.families.bodies import Body
-from rankmill.scoring.model_files import ModelFiles
-from rankmill.scoring.modules import Dense, check_widths
+from rankmill.scoring.modules import check_widths
 from rankmill.scoring.options import ScorerOptions
 from rankmill.types import EncodedPairs
 
@@ -31,15 +27,6 @@ if TYPE_CHECKING:
 _BATCH_TOKENS = {"cpu": 2_048, "cuda": 65_536}
 _COMPARED_NUMBERS = {"cpu": 4_000_000, "cuda": 200_000_000}
 """Numbers that comparing token vectors may hold at once: the gathered vectors and their products."""
-
-Layer = Callable[[torch.Tensor], torch.Tensor]
-
-_ACTIVATIONS: dict[str, Layer] = {
-    "identity": lambda x: x,
-    "tanh": torch.tanh,
-    "relu": functional.relu,
-    "gelu": functional.gelu,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +76,7 @@ class PooledHead:
         queries: bool,  # noqa: ARG002
     ) -> Vectors:
         """Pool, then run the layers."""
-        values = torch.cat([_pool(name, hidden, real) for name in self._poolings], dim=1)
+        values = torch.cat([pool(name, hidden, real) for name in self._poolings], dim=1)
         for layer in self._layers:
             values = layer(values)
         if self._similarity == "cosine":
@@ -177,6 +164,11 @@ class TorchEmbedder:
         joined: NDArray[np.float32] = torch.cat(list(scores)).cpu().numpy()
         return joined
 
+    def fetch(self, embedded: Vectors) -> NDArray[np.float32]:
+        """Fetch the vectors of pooled sequences from the device."""
+        values: NDArray[np.float32] = embedded.values[:, 0].cpu().numpy()
+        return values
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether the device, or the allocator of the CPU, had no room."""
         return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -198,11 +190,11 @@ def load_bi_encoder(model: "BiEncoder", options: ScorerOptions) -> TorchEmbedder
     """
     set_up_torch(options)
     device = choose_device(options)
-    network = _load_body(model.files, model.body, options, device)
+    network = load_body(model.files, model.body, options, device)
     head = model.head
-    check_widths(model.files.name, _width(network) * len(head.poolings), head.dense)
-    layers = [unit if layer is None else _layer(model.files.name, layer, device) for layer in head.layers]
-    return TorchEmbedder(network, PooledHead(head.poolings, layers, head.similarity), device, _pad_id(network))
+    check_widths(model.files.name, width_of(network) * len(head.poolings), head.dense)
+    layers = [unit if layer is None else load_layer(model.files.name, layer, device) for layer in head.layers]
+    return TorchEmbedder(network, PooledHead(head.poolings, layers, head.similarity), device, pad_id_of(network))
 
 
 def load_late_interaction(model: "LateInteraction", options: ScorerOptions) -> TorchEmbedder:
@@ -215,15 +207,15 @@ def load_late_interaction(model: "LateInteraction", options: ScorerOptions) -> T
     set_up_torch(options)
     device = choose_device(options)
     spec = model.interaction
-    network = _load_body(model.files, model.body, options, device, *spec.beside_the_network)
-    check_widths(model.files.name, _width(network), spec.layers)
+    network = load_body(model.files, model.body, options, device, *spec.beside_the_network)
+    check_widths(model.files.name, width_of(network), spec.layers)
     head = TokenHead(
-        [_layer(model.files.name, layer, device) for layer in spec.layers],
+        [load_layer(model.files.name, layer, device) for layer in spec.layers],
         torch.tensor(spec.skipped, dtype=torch.int64, device=device),
         model.query.filler if model.query.filled_to else None,
         attend_to_filler=spec.attend_to_filler,
     )
-    return TorchEmbedder(network, head, device, _pad_id(network))
+    return TorchEmbedder(network, head, device, pad_id_of(network))
 
 
 def best_matches(queries: Vectors, documents: Vectors, which: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -249,57 +241,3 @@ def best_matches(queries: Vectors, documents: Vectors, which: torch.Tensor, wher
         best = products.masked_fill(~documents.counts[right][:, None, :], -torch.inf).amax(dim=2)
         found.append(best.masked_fill(~queries.counts[left], 0.0).sum(dim=1))
     return torch.cat(found)
-
-
-def unit(values: torch.Tensor) -> torch.Tensor:
-    """Bring the last dimension to unit length."""
-    return functional.normalize(values, dim=-1)
-
-
-def _load_body(files: ModelFiles, body: Body, options: ScorerOptions, device: torch.device, *unused: str) -> Any:
-    return load_network(
-        files,
-        body.architecture,
-        options.precision,
-        device,
-        unused=(*body.unused, *unused),
-        attention=body.attention,
-        arguments=body.arguments,
-    )
-
-
-def _width(network: Any) -> int:
-    return int(network.config.hidden_size)
-
-
-def _pad_id(network: Any) -> int:
-    padding: int | None = network.config.pad_token_id
-    return 0 if padding is None else padding
-
-
-def _layer(model: str, dense: Dense, device: torch.device) -> Layer:
-    state = {name: tensor for name, tensor in load_file(dense.path).items() if name in dense.tensors}
-    if any(not tensor.is_floating_point() for tensor in state.values()):
-        raise ModelError(f"The layer {dense.path} of the model {model!r} does not hold floating-point weights.")
-    weights = {name: tensor.float().to(device) for name, tensor in state.items()}
-    activation = _ACTIVATIONS[dense.activation]
-
-    def run(values: torch.Tensor) -> torch.Tensor:
-        found = activation(functional.linear(values, weights["linear.weight"], weights.get("linear.bias")))
-        if not dense.residual:
-            return found
-        through = weights.get("residual.weight")
-        return found + (values if through is None else functional.linear(values, through))
-
-    return run
-
-
-def _pool(name: str, hidden: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """One vector per sequence out of hidden states, shape (n, longest, hidden size); padding is on the right."""
-    if name == "cls":
-        return hidden[:, 0]
-    if name == "lasttoken":
-        return hidden[torch.arange(len(hidden), device=hidden.device), real.sum(dim=1) - 1]
-    if name == "max":
-        return hidden.masked_fill(~real[:, :, None], -torch.inf).amax(dim=1)
-    return (hidden * real[:, :, None]).sum(dim=1) / real.sum(dim=1, keepdim=True)

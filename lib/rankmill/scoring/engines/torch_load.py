@@ -1,12 +1,12 @@
 """Weights into transformers' own classes, with nothing missing, nothing left over and nothing guessed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors import safe_open
 
 from rankmill.errors import ModelError
 from rankmill.scoring.int8 import is_int8, load_int8
@@ -27,9 +27,13 @@ def load_network(
 ) -> Any:
     """Load a model of transformers, ready for inference.
 
-    Weights become float32 whatever the file holds (transformers 5 would keep a float16 file in float16), then the body
-    is cast to `precision`. Its hidden states are turned back into float32 where they leave it, so that pooling
-    and head are computed in float32: a bfloat16 head has 8 bits for a logit, and distinct documents tie.
+    Weights come in the wanted type whatever the file holds (transformers 5 would keep a float16 file in float16): the
+    body's in `precision`, all others in float32. The body's hidden states are turned back into float32 where they leave
+    it, so that pooling and head are computed in float32: a bfloat16 head has 8 bits for a logit, and distinct
+    documents tie.
+
+    The host holds the network as it will be, and of the files a few tensors at a time: a 16-bit language model is never
+    there in float32 as well, which would be twice its size more. Only files with int8 rows are read as a whole.
 
     Args:
         files: the model's folder.
@@ -44,44 +48,53 @@ def load_network(
         ModelError: a weight is missing, left over or of the wrong shape.
     """
     model = files.name
-    state = _read_weights(files)
-    for name in unused:
-        state.pop(name, None)
     build: Any = getattr(transformers, architecture)
-    try:
-        with quiet():
-            network, report = build.from_pretrained(
-                None,
-                config=build.config_class.from_dict(dict(files.config)),
-                state_dict=state,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                ignore_mismatched_sizes=True,  # reported below, with the names
-                output_loading_info=True,
-                **(arguments or {}),
-            )
-    except Exception as error:
-        # whatever a config.json can get wrong: heads that do not divide the hidden size, an unknown hidden_act, …
-        raise ModelError(
-            f"transformers cannot build the model {model!r} from its config.json: {type(error).__name__}: {error}"
-        ) from error
+    dtype: torch.dtype = getattr(torch, precision)
+    with ExitStack() as opened:
+        state = _weights(files, opened)
+        for name in unused:
+            state.pop(name, None)
+        try:
+            with quiet():
+                network, report = _with_narrow_body(build, dtype).from_pretrained(
+                    None,
+                    config=build.config_class.from_dict(dict(files.config)),
+                    state_dict=state,
+                    dtype=torch.float32,
+                    attn_implementation=attention,
+                    ignore_mismatched_sizes=True,  # reported below, with the names
+                    output_loading_info=True,
+                    **(arguments or {}),
+                )
+        except Exception as error:
+            # whatever a config.json can get wrong: heads that do not divide the hidden size, an unknown hidden_act, …
+            raise ModelError(
+                f"transformers cannot build the model {model!r} from its config.json: {type(error).__name__}: {error}"
+            ) from error
     refuse_differences(model, report)
+    network.__class__ = build
     network = network.eval().requires_grad_(requires_grad=False)
-    return _cast_body(network, getattr(torch, precision)).to(device)
+    return _widen_around_body(network, dtype).to(device)
 
 
-def _read_weights(files: ModelFiles) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = {}
+def _weights(files: ModelFiles, opened: ExitStack) -> dict[str, Any]:
+    """Weights by the names of transformers, which asks for each by `[...]`: only then is it read."""
+    state: dict[str, Any] = {}
     for path in files.weights:
-        state.update(load_int8(path) if is_int8(path) else load_file(path))
+        if is_int8(path):
+            state.update(load_int8(path))
+            continue
+        file = opened.enter_context(safe_open(path, framework="pt"))
+        state.update({name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118 - not a dict
     if not files.sources:
         return state
     return {name: _take(state[source.name], source.third) for name, source in files.sources.items()}
 
 
-def _take(tensor: torch.Tensor, third: int | None) -> torch.Tensor:
+def _take(stored: Any, third: int | None) -> Any:
     if third is None:
-        return tensor
+        return stored
+    tensor: torch.Tensor = stored[...]
     rows = len(tensor) // 3
     return tensor[third * rows : (third + 1) * rows]
 
@@ -113,14 +126,28 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{', '.join(names[:_NAMED_IN_MESSAGES])}{more} {'is' if len(names) == 1 else 'are'} {what}"
 
 
-def _cast_body(network: Any, precision: torch.dtype) -> Any:
-    """Cast the encoder's body; what comes after it stays float32.
+def _with_narrow_body(build: Any, precision: torch.dtype) -> Any:
+    """The class, with its body's parameters in `precision` from the start.
 
-    `base_model` is the body in every family. BERT's pooler sits inside it but belongs to the head, so it stays float32
-    and gets float32 input.
+    transformers casts each weight that it reads to the type of the parameter that it fills. Everything else is made in
+    float32, as ever.
     """
     if precision == torch.float32:
-        return network
+        return build
+
+    def initialise(network: Any, *args: Any, **arguments: Any) -> None:
+        build.__init__(network, *args, **arguments)
+        _cast_body(network, precision)
+
+    # of the same name, by which transformers knows what a class is for
+    return type(build.__name__, (build,), {"__init__": initialise, "__module__": build.__module__})
+
+
+def _cast_body(network: Any, precision: torch.dtype) -> None:
+    """Cast the parameters of the encoder's body; what comes after it stays float32.
+
+    `base_model` is the body in every family. BERT's pooler sits inside it but belongs to the head.
+    """
     body = network.base_model
     pooler = getattr(body, "pooler", None)
     for child in body.children():
@@ -129,6 +156,15 @@ def _cast_body(network: Any, precision: torch.dtype) -> Any:
             # 1,000
             for parameter in child.parameters():
                 parameter.data = parameter.data.to(precision)
+
+
+def _widen_around_body(network: Any, precision: torch.dtype) -> Any:
+    """Give what comes after a narrow body float32 input: the head, and BERT's pooler inside the body."""
+    if precision == torch.float32:
+        return network
+    _cast_body(network, precision)  # nothing is left to cast, unless transformers took another type
+    body = network.base_model
+    pooler = getattr(body, "pooler", None)
 
     def widen_output(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
         output.last_hidden_state = output.last_hidden_state.float()

@@ -11,12 +11,22 @@ from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_lower_case
+from rankmill.scoring.checks import check_vocabulary
 from rankmill.scoring.families.bodies import Body, body_of, position_limit
 from rankmill.scoring.files import read_json
 from rankmill.scoring.limits import Limits
 from rankmill.scoring.model_files import ModelFiles
-from rankmill.scoring.modules import Dense, Module, check_modules, check_widths, prompts_of, read_dense, read_modules
+from rankmill.scoring.modules import (
+    Dense,
+    Module,
+    Norm,
+    check_modules,
+    check_widths,
+    prompts_of,
+    read_dense,
+    read_modules,
+    refuse_detours,
+)
 from rankmill.scoring.numbers import integer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
@@ -154,7 +164,6 @@ def read(files: ModelFiles, options: ScorerOptions) -> BiEncoder:
             f"The model {model!r} leaves its prompt out of the pooling (include_prompt in {modules[1].path}), which "
             "this version cannot do."
         )
-    refuse_lower_case(model, files.sentence_bert, files.tokenizer_json)
     check_prompts(model, prompts, files.tokenizer_json, files.tokenizer_config)
     prefix, suffix = read_specials(model, parse_tokenizer(model, files.tokenizer_json))
     check_vocabulary(model, config, files.tokenizer_json, [*prefix, *suffix])
@@ -169,8 +178,11 @@ def read(files: ModelFiles, options: ScorerOptions) -> BiEncoder:
         query_specials=specials,
         specials=specials,
     )
+    for module in modules[2:]:
+        if module.kind == "Dense":
+            refuse_detours(model, folder, module)
     head = Head(
-        _poolings(model, pooling),
+        read_poolings(model, pooling),
         # sentence-transformers' own default, for configs that name no activation
         tuple(read_dense(model, folder, m, "tanh") if m.kind == "Dense" else None for m in modules[2:]),
         _similarity(model, files.sentence_transformers),
@@ -208,14 +220,19 @@ def describe_sides(files: ModelFiles, query: Side, document: Side) -> str:
     return f"{written(query, 'query')} and {written(document, 'document')}, apart"
 
 
-def with_layers(files: ModelFiles, layers: Sequence[Dense]) -> ModelFiles:
+def with_layers(files: ModelFiles, layers: Sequence[Dense | Norm]) -> ModelFiles:
     """The files as a card should count and hash them: with the layers that come after the network."""
     added = {f"{i}.{name}": tensor for i, layer in enumerate(layers) for name, tensor in layer.tensors.items()}
     paths = [layer.path for layer in layers if layer.path not in files.weights]
     return replace(files, weights=(*files.weights, *paths), tensors={**files.tensors, **added})
 
 
-def _poolings(model: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+def read_poolings(model: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of `POOLINGS` that a Pooling's config.json names, in the order in which their vectors are joined.
+
+    Raises:
+        ModelError: it names another one.
+    """
     stated = config.get("pooling_mode")
     if stated is None:
         stated = [mode for key, mode in _OLD_KEYS.items() if config.get(key)] or ["mean"]

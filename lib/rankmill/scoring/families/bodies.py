@@ -24,6 +24,8 @@ class Body:
     """Positions start at `pad_token_id + 1`, so that many position embeddings are never used (RoBERTa)."""
     attention: str = "sdpa"
     """What transformers offers for it."""
+    token_types: bool = False
+    """It takes token_type_ids, and its tokenizers hand them out."""
 
     @property
     def unused(self) -> tuple[str, ...]:
@@ -40,9 +42,9 @@ class Body:
 
 
 BODIES = (
-    Body("bert", "BertModel", "bert", pooler=True),
+    Body("bert", "BertModel", "bert", pooler=True, token_types=True),
     Body("distilbert", "DistilBertModel", "distilbert"),
-    Body("electra", "ElectraModel", "electra"),
+    Body("electra", "ElectraModel", "electra", token_types=True),
     Body("modernbert", "ModernBertModel", "model"),
     Body("mpnet", "MPNetModel", "mpnet", pooler=True, positions_after_padding=True, attention="eager"),
     Body("qwen3", "Qwen3Model", "model"),

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.activation import activation_of
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_input_changes
+from rankmill.scoring.checks import check_vocabulary, refuse_prompt
 from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.limits import Limits, choose_limits
 from rankmill.scoring.model_files import ModelFiles
@@ -247,7 +247,7 @@ def _stated_instruction(files: ModelFiles, prompt: Prompt) -> str | None:
         stated = {}
     else:
         found = None
-    refuse_input_changes(files.name, stated, files.sentence_bert, files.tokenizer_json)
+    refuse_prompt(files.name, stated)
     return found
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rankmill.errors import ModelError
 from rankmill.scoring.activation import activation_of
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_input_changes, refuse_tokenizer_code
+from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_tokenizer_code
 from rankmill.scoring.files import Tensor
 from rankmill.scoring.limits import Limits, choose_limits
 from rankmill.scoring.model_files import ModelFiles
@@ -167,7 +167,7 @@ class Classifier:
             limits=self.limits,
             activation=self.activation,
             precision=precision,
-            input_format=self._input_format(),
+            input_format=describe_pair(self.files, self.template),
             pooling=_pooling(self.family, self.files.config),
             identity={"assembly": ASSEMBLY_VERSION, "template": [*self.template.parts, self.template.segments]}
             | self.limits.identity,
@@ -186,14 +186,6 @@ class Classifier:
         engine = load_classifier(self, options)
         return PairScorer(self.card(options.precision), self.encoder(), engine, options)
 
-    def _input_format(self) -> str:
-        tokenizer = parse_tokenizer(self.files.name, self.files.tokenizer_json)
-        prefix, middle, suffix = (
-            " ".join(tokenizer.id_to_token(i) or str(i) for i in part) for part in self.template.parts
-        )
-        segments = ", segments 0 and 1" if self.template.segments else ""
-        return " ".join(part for part in (prefix, "query", middle, "document", suffix) if part) + segments
-
 
 def read(files: ModelFiles, options: ScorerOptions) -> Classifier:
     """Check a cross-encoder's files.
@@ -205,9 +197,9 @@ def read(files: ModelFiles, options: ScorerOptions) -> Classifier:
     model, config = files.name, files.config
     family = family_of(model, config)
     check_head(model, family, files.tensors)
-    refuse_input_changes(model, files.sentence_transformers, files.sentence_bert, files.tokenizer_json)
+    refuse_prompt(model, files.sentence_transformers)
     refuse_tokenizer_code(model, files.tokenizer_config)
-    template = _template(files, family)
+    template = pair_template(files, token_types=family.token_types)
     check_vocabulary(model, config, files.tokenizer_json, [i for part in template.parts for i in part])
     limits = choose_limits(
         model,
@@ -277,16 +269,31 @@ def _what_it_is(architecture: str) -> str:
     return f"has the architecture {architecture}, which has no head that scores a pair."
 
 
-def _template(files: ModelFiles, family: Family) -> PairTemplate:
+def pair_template(files: ModelFiles, *, token_types: bool) -> PairTemplate:
+    """The pair format, with segments where tokenizer and network both know them.
+
+    Args:
+        files: the model's.
+        token_types: whether this kind of network takes token_type_ids, and its tokenizers hand them out.
+
+    Raises:
+        ModelError: the tokenizer has no pair format, or not one of a known shape.
+    """
     template = read_template(files.name, parse_tokenizer(files.name, files.tokenizer_json))
     names = files.tokenizer_config.get("model_input_names")
-    handed_out = "token_type_ids" in names if isinstance(names, list) else family.token_types
-    if template.segments and not (
-        handed_out and family.token_types and integer(files.config, "type_vocab_size", 2) > 1
-    ):
+    handed_out = "token_type_ids" in names if isinstance(names, list) else token_types
+    if template.segments and not (handed_out and token_types and integer(files.config, "type_vocab_size", 2) > 1):
         # ModernBERT's post-processor numbers segments that the model has no embeddings for
         return PairTemplate(template.prefix, template.middle, template.suffix, segments=False)
     return template
+
+
+def describe_pair(files: ModelFiles, template: PairTemplate) -> str:
+    """What a pair looks like, for people."""
+    tokenizer = parse_tokenizer(files.name, files.tokenizer_json)
+    prefix, middle, suffix = (" ".join(tokenizer.id_to_token(i) or str(i) for i in part) for part in template.parts)
+    segments = ", segments 0 and 1" if template.segments else ""
+    return " ".join(part for part in (prefix, "query", middle, "document", suffix) if part) + segments
 
 
 def _pooling(family: Family, config: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from rankmill.errors import ModelError
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_lower_case
+from rankmill.scoring.checks import check_vocabulary
 from rankmill.scoring.families.bi_encoder import describe_sides, with_layers
 from rankmill.scoring.families.bodies import Body, body_of, position_limit
 from rankmill.scoring.files import read_json
@@ -239,7 +239,6 @@ def _read(
     files: ModelFiles, body: Body, layers: tuple[Dense, ...], statement: _Statement, options: ScorerOptions
 ) -> LateInteraction:
     model, config = files.name, files.config
-    refuse_lower_case(model, files.sentence_bert, files.tokenizer_json)
     check_prompts(model, statement.prompts, files.tokenizer_json, files.tokenizer_config)
     tokenizer = parse_tokenizer(model, files.tokenizer_json)
     prefix, suffix = read_specials(model, tokenizer)

@@ -15,7 +15,7 @@ from typing import Any
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.activation import activation_of
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_input_changes, refuse_tokenizer_code
+from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_tokenizer_code
 from rankmill.scoring.files import sha256
 from rankmill.scoring.limits import Limits, choose_limits
 from rankmill.scoring.model_files import ModelFiles
@@ -124,7 +124,7 @@ def read(files: ModelFiles, options: ScorerOptions) -> OwnCode:
         UsageError: a limit in `options` does not fit the model.
     """
     model, config = files.name, files.config
-    refuse_input_changes(model, files.sentence_transformers, files.sentence_bert, files.tokenizer_json)
+    refuse_prompt(model, files.sentence_transformers)
     refuse_tokenizer_code(model, files.tokenizer_config)
     template = _template(files)
     check_vocabulary(model, config, files.tokenizer_json, [i for part in template.parts for i in part])

@@ -6,7 +6,7 @@ from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.checks import refuse_modules
-from rankmill.scoring.families import bi_encoder, causal, classifier, jina, late_interaction, own_code
+from rankmill.scoring.families import bi_encoder, causal, classifier, jina, late_interaction, modular, own_code
 from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.model import Model
 from rankmill.scoring.model_files import ModelFiles
@@ -33,11 +33,11 @@ def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
             f"The model folder {model!r} is empty; it must hold config.json, model.safetensors and tokenizer.json."
         )
     config = read_json(model, folder / "config.json")
-    # models that embed come first: many are built on networks that other kinds are built on as well
-    embedding = _embedding(model, folder, config)
-    if embedding is not None:
+    # what modules follow the network comes first: many kinds are built on networks that others are built on as well
+    reader = _by_modules(model, folder, config)
+    if reader is not None:
         causal.refuse_prompt_options(model, options)
-        return embedding
+        return reader
     if causal.is_language_model(model, folder, config):
         causal.check(model, folder, config, options)
         return causal.read
@@ -53,13 +53,17 @@ def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
     return classifier.read
 
 
-def _embedding(model: str, folder: Path, config: Mapping[str, Any]) -> Reader | None:
-    """What reads a model that embeds query and document apart from each other; None for any other model."""
+def _by_modules(model: str, folder: Path, config: Mapping[str, Any]) -> Reader | None:
+    """What reads a model whose head is modules, or that embeds query and document apart; None for any other model."""
     if late_interaction.is_stanford(config):
         late_interaction.check_stanford(model, folder, config)
         return late_interaction.read_stanford
     modules = read_modules(model, folder)
-    if late_interaction.is_pylate(modules, read_json_if_any(model, folder / "config_sentence_transformers.json")):
+    sentence_transformers = read_json_if_any(model, folder / "config_sentence_transformers.json")
+    if modular.is_modular(modules, sentence_transformers):
+        modular.check(model, config, modules)
+        return modular.read
+    if late_interaction.is_pylate(modules, sentence_transformers):
         late_interaction.check_pylate(model, config, modules)
         return late_interaction.read_pylate
     if bi_encoder.is_bi_encoder(modules):

@@ -1,0 +1,76 @@
+"""What runs in the child process of a `StageProcess`: construct the stage, then one table in, one answer out.
+
+An answer is a pair: `result` and a table, `error` and an exception, or `unusable` and a sentence, after which the
+process ends: a CUDA error leaves a process in which every later call fails too, so another must take over.
+"""
+
+import faulthandler
+import os
+import pickle
+import select
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rankmill.batch import stacks
+
+UNUSABLE = 86
+"""Exit code of a child that cannot go on after a CUDA error."""
+
+
+def main() -> None:
+    """Serve the parent at the other end of the socket whose number is the first argument, until it closes."""
+    descriptor = int(sys.argv[1])
+    connection = Connection(descriptor)
+    threading.Thread(target=_end_with_parent, args=(descriptor,), name="parent", daemon=True).start()
+    faulthandler.enable()  # a segfault leaves its stack in the worker's log
+    stage, arguments, folder = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own parent
+    stacks.register(folder)
+    work = _answer(connection, stage, *arguments, construct=True)
+    while work is not None:
+        try:
+            table = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own parent
+        except EOFError:
+            return
+        _answer(connection, work, table)
+
+
+def poisons(error: BaseException) -> bool:
+    """Whether an error leaves a process that no CUDA call will ever succeed in again."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "CUDNN_STATUS" in str(error)
+
+
+def _answer(connection: Connection, function: Any, *arguments: Any, construct: bool = False) -> Any:
+    """Call and send the outcome, but not a stage that was constructed; returns the result, None after an error."""
+    try:
+        result = function(*arguments)
+        answer = ("result", None if construct else result)
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        result = None
+        answer = ("unusable", f"{type(error).__name__}: {error}") if poisons(error) else ("error", _sendable(error))
+    connection.send_bytes(pickle.dumps(answer, protocol=5))
+    if answer[0] == "unusable":
+        os._exit(UNUSABLE)
+    return result
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or its text where it does not survive pickling; with the trace as a note."""
+    note = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - foreign exceptions break in many ways
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.__cause__ = error.__context__ = None
+    error.add_note(f"In the process of the model:\n{note}")
+    return error
+
+
+def _end_with_parent(descriptor: int) -> None:
+    """End this process as soon as the parent's end of the socket closes, whatever the main thread is busy with."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLRDHUP)
+    poll.poll()
+    os._exit(0)

@@ -1,0 +1,87 @@
+"""The manifest: every file of a finished output with its size and hash; `_SUCCESS`, written after it, has its hash.
+
+It is made of the commit records as they lie in the store, so that whoever finishes the job writes the same bytes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from rankmill.batch.receipts import Receipt, total
+from rankmill.errors import StorageError
+from rankmill.storage.store import Store
+
+MANIFEST = "_rankmill/manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestFile:
+    """One file of the output."""
+
+    shard: int
+    key: str
+    bytes: int
+    sha256: str
+    pairs: int
+    """Ranked pairs of a part; rejected rows of a file of those; scored pairs of a shard for a file of scores."""
+
+
+def parts_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
+    """The parts, in order."""
+    return [
+        ManifestFile(shard, receipt.part, receipt.part_bytes, receipt.part_sha256, receipt.rows_out)
+        for shard, receipt in sorted(receipts.items())
+    ]
+
+
+def rejected_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
+    """The files of rejected rows, in order."""
+    return [
+        ManifestFile(shard, receipt.rejected_part, receipt.rejected_bytes, receipt.rejected_sha256, receipt.rejected)
+        for shard, receipt in sorted(receipts.items())
+        if receipt.rejected_part
+    ]
+
+
+def scores_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
+    """The files of scores for later jobs, in order."""
+    return [
+        ManifestFile(shard, receipt.scores_part, receipt.scores_bytes, receipt.scores_sha256, receipt.scored)
+        for shard, receipt in sorted(receipts.items())
+        if receipt.scores_part
+    ]
+
+
+def to_json(job: str, receipts: Mapping[int, Receipt], commits: Mapping[str, bytes]) -> bytes:
+    """The manifest.
+
+    Args:
+        job: fingerprint of the job.
+        receipts: of all shards.
+        commits: the commit records, by key.
+    """
+    body = {
+        "job": job,
+        "totals": asdict(total(receipt for _, receipt in sorted(receipts.items()))),
+        "parts": parts_of(receipts),
+        "rejected": rejected_of(receipts),
+        "scores": scores_of(receipts),
+        "commits": {key: hashlib.sha256(commits[key]).hexdigest() for key in sorted(commits)},
+    }
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+def publish(store: Store, body: bytes) -> str:
+    """Write the manifest, or find the same one there; returns its hash.
+
+    Raises:
+        StorageError: another one is there.
+    """
+    if not store.create(MANIFEST, body) and store.read(MANIFEST) != body:
+        raise StorageError(
+            f"{store.join(MANIFEST)} does not say what the commit records say. `rankmill verify {store.uri}` names the "
+            "differences; delete the manifest when the records are right, and run the same command again."
+        )
+    return hashlib.sha256(body).hexdigest()

@@ -1,0 +1,106 @@
+"""What is known of a job before anything is written: its rows, its model, its shards. `rankmill plan` ends here."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from rankmill.batch import scan
+from rankmill.batch.plan import Plan, default_shard_pairs, make_plan
+from rankmill.batch.retry import Retry
+from rankmill.errors import UsageError
+from rankmill.scoring.card import ModelCard
+from rankmill.scoring.engines.choose import concrete
+from rankmill.scoring.load import check_model
+from rankmill.scoring.options import ScorerOptions
+from rankmill.settings.rerank import RerankSettings
+from rankmill.tables.locate import InputFile
+from rankmill.tables.runs import Runs
+from rankmill.tables.schema import OUTPUT_COLUMNS, Layout
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Mapper(Protocol):
+    """Runs a function over items, anywhere, in any order."""
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Yield the results."""
+
+
+@dataclass(frozen=True, slots=True)
+class Understood:
+    """An input and a model that fit each other, as far as files, footers and first lines tell."""
+
+    inspected: scan.Inspected
+    card: ModelCard
+    scorer: ScorerOptions
+    """What every process of the job shall load: model, commit and precision are decided."""
+
+
+def understand(settings: RerankSettings) -> Understood:
+    """Check the settings, the input and the model against each other; neither Ray nor weights are loaded.
+
+    Raises:
+        UsageError, InputError, ModelError: something cannot be used; all culprits of a kind are named.
+        StorageError: a store refused or cannot be reached.
+    """
+    already = [name for name in settings.keep if name in OUTPUT_COLUMNS or name == "candidates"]
+    if already:
+        raise UsageError(f"--keep {','.join(already)}: the output has a column of that name already.")
+    inspected = scan.inspect(settings) if settings.queries is None else scan.inspect_run(settings)
+    options = _scorer_options(settings)
+    card = check_model(options)
+    pinned = replace(options, revision=card.revision)
+    if card.folder is not None and card.revision is None and settings.model != "builtin":
+        pinned = replace(pinned, model=str(card.folder))  # a relative path may mean something else to a worker
+    return Understood(inspected, card, pinned)
+
+
+def cut(
+    settings: RerankSettings, inspected: scan.Inspected, mapper: Mapper, retry: Retry | None = None
+) -> tuple[Plan, int]:
+    """Find where the queries lie, and cut the input into shards.
+
+    Args:
+        settings: of the job.
+        inspected: its input.
+        mapper: looks at one file each.
+        retry: plan for no other queries than these.
+
+    Returns:
+        The plan, and the shard size that was aimed at.
+
+    Raises:
+        InputError: a file is damaged.
+        StorageError: a store refused or cannot be reached.
+    """
+    files, layout = inspected.files, inspected.layout
+    found = dict(mapper.map(partial(_numbered_runs, files, layout), range(len(files))))
+    looks = [found[index] for index in range(len(files))]
+    if settings.bad_files == "reject" and inspected.texts is None:
+        damaged = {index: look for index, look in found.items() if isinstance(look, str)}
+        files = tuple(replace(file, problem=damaged.get(n, file.problem)) for n, file in enumerate(files))
+        looks = [scan.whole_file(files[n]) if n in damaged else look for n, look in enumerate(looks)]
+    scan.refuse(settings.input, [look for look in looks if isinstance(look, str)])
+    runs = [look for look in looks if not isinstance(look, str)]
+    everything = sum(run.total_pairs for run in runs)
+    if retry is not None:
+        runs = retry.only(files, runs)
+    pairs = sum(run.total_pairs for run in runs)
+    texts = inspected.texts
+    text_bytes = inspected.text_bytes if texts is None else int(texts.corpus.mean_bytes * everything)
+    size = settings.shard_pairs or default_shard_pairs(pairs, text_bytes * pairs // max(everything, 1))
+    return make_plan(files, layout, runs, size, gather_all=retry is not None or texts is not None), size
+
+
+def _scorer_options(settings: RerankSettings) -> ScorerOptions:
+    """The precision is decided here, for workers see other machines."""
+    gpus = settings.gpus_per_worker
+    device = "auto" if gpus is None else "cuda" if gpus else "cpu"  # of the workers, whatever this machine has
+    return concrete(replace(ScorerOptions.of(settings), device=device))
+
+
+def _numbered_runs(files: tuple[InputFile, ...], layout: Layout, index: int) -> tuple[int, Runs | str]:
+    return index, scan.find_runs(files[index], layout)

@@ -1,0 +1,66 @@
+"""`rankmill gc`: what killed runs leave in an output folder, and nothing else.
+
+A part, or a file of rejected rows or scores, whose shard has no commit record yet is no rubbish: the plan decides what
+a part is called, the next run adopts it, and a process that was given up for dead may be about to commit it.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rankmill.batch import group, join, reuse, score_files
+from rankmill.batch.recorded import Recorded
+from rankmill.batch.verify import named_files
+from rankmill.storage.lease import LEASES, look
+from rankmill.storage.probe import PROBES
+from rankmill.storage.store import STAGING
+
+_ATTEMPTS = re.compile(rf"(?:_rejected/part-|{score_files.FOLDER}/)(\d+)-[0-9a-f]+\.parquet")
+"""Files that are named by their content: each attempt at a shard may leave others."""
+_FOLDERS = tuple(f"{folder}/" for folder in (STAGING, group.FOLDER, reuse.FOLDER, PROBES))
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What was deleted, or would be."""
+
+    output: str
+    files: tuple[str, ...]
+    bytes: int
+    deleted: bool
+
+
+def leftovers(recorded: Recorded) -> Swept:
+    """Files of ours that nothing needs any more, if no run is alive.
+
+    Raises:
+        StorageError: a commit record is damaged, so that it cannot be said what it names.
+    """
+    receipts = recorded.receipts()
+    named = named_files(receipts)
+    newest = f"{LEASES}/{look(recorded.store).epoch:08}."
+
+    def left(key: str) -> bool:
+        if key.startswith(f"{LEASES}/"):
+            return not key.startswith(newest)  # the newest says which epoch is next
+        if key.startswith(f"{join.FOLDER}/"):
+            return recorded.success is not None  # the next run goes on from there
+        attempt = _ATTEMPTS.fullmatch(key)  # of one that lost: the shard's record names another, or none
+        return key.startswith(_FOLDERS) or (attempt is not None and int(attempt[1]) in receipts and key not in named)
+
+    found = {key: size for key, size in sorted(recorded.sizes.items()) if left(key)}
+    return Swept(recorded.store.uri, tuple(found), sum(found.values()), deleted=False)
+
+
+def sweep(recorded: Recorded, check: Callable[[], None]) -> Swept:
+    """Delete the leftovers.
+
+    Args:
+        recorded: the output, read while this process held its lease.
+        check: raises when another run took over; called before each deletion.
+    """
+    found = leftovers(recorded)
+    for key in found.files:
+        check()
+        recorded.store.delete([key])
+    return Swept(found.output, found.files, found.bytes, deleted=True)

@@ -1,0 +1,165 @@
+"""`rankmill plan`."""
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from rankmill.batch import job as batch
+from rankmill.batch import output
+from rankmill.batch.estimate import Estimate, Figures, estimate, read_figures, weight_bytes
+from rankmill.batch.planning import Understood, cut, understand
+from rankmill.batch.read import Source
+from rankmill.batch.sample import Sample, sample
+from rankmill.errors import UsageError
+from rankmill.scoring.load import load_encoder
+from rankmill.settings.plan import PlanSettings
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREADS = 16  # files are looked at side by side: the wait is latency
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a job would be."""
+
+    files: int
+    model: str
+    precision: str
+    shards: int
+    finished_shards: int
+    """Those that an earlier run of the same job left in the output."""
+    queries: int
+    pairs: int
+    gathered_pairs: int
+    """Of queries that lie in several places."""
+    largest_shard_pairs: int
+    shard_bytes: int
+    """Text and tokens of the largest shard; a worker holds a few shards."""
+    sample: Sample
+    tokens: int
+    """Estimated; bytes for a model that does its own tokenising."""
+    weight_bytes: int
+    """Of the model in its precision: the least that a worker holds."""
+    measured_peak_bytes: int | None
+    """What `rankmill bench` saw a worker hold; None without --bench."""
+    estimate: Estimate | None
+    """None without --bench."""
+
+
+class _Threads:
+    """Looks at files in this process."""
+
+    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+        """Run `function` over `items`, in order."""
+        with ThreadPoolExecutor(_THREADS) as pool:
+            yield from pool.map(function, items)
+
+
+def run(settings: PlanSettings) -> int:
+    """Print what a job would be; returns the exit code 0.
+
+    Raises:
+        RankmillError: what `rankmill rerank` would refuse before it starts.
+    """
+    if settings.quiet:
+        logging.getLogger("rankmill").setLevel(logging.ERROR)
+    found = foresee(settings)
+    sys.stdout.write(json.dumps(asdict(found)) + "\n" if settings.as_json else _text(found))
+    return 0
+
+
+def foresee(settings: PlanSettings) -> Foreseen:
+    """Plan a job.
+
+    Raises:
+        RankmillError: what `rankmill rerank` would refuse before it starts.
+    """
+    if settings.queries is not None:
+        raise UsageError(
+            "`rankmill plan` samples texts, which a run has not: they are joined when the job runs. Start the job "
+            "itself; it refuses what it cannot use before it writes anything."
+        )
+    job = batch.prepare(settings) if settings.output else None
+    known = understand(settings) if job is None else Understood(job.inspected, job.card, job.scorer)
+    card, inspected = known.card, known.inspected
+    figures = None if settings.bench is None else read_figures(settings.bench, card)
+    plan, _ = cut(settings, inspected, _Threads())
+    seen = sample(plan, Source(inspected.layout, plan.files), load_encoder(known.scorer))
+    largest = max((shard.pairs for shard in plan.shards), default=0)
+    tokens = seen.tokens(plan.pairs)
+    text_and_tokens = inspected.text_bytes + 4 * tokens
+    return Foreseen(
+        files=len(inspected.files),
+        model=card.model,
+        precision=card.precision,
+        shards=len(plan.shards),
+        finished_shards=0 if job is None else len(output.finished_shards(job.store)),
+        queries=plan.queries,
+        pairs=plan.pairs,
+        gathered_pairs=int(plan.scattered.pairs.sum()),
+        largest_shard_pairs=largest,
+        shard_bytes=text_and_tokens * largest // max(plan.pairs, 1),
+        sample=seen,
+        tokens=tokens,
+        weight_bytes=weight_bytes(card),
+        measured_peak_bytes=None if figures is None else figures.peak_bytes,
+        estimate=None if figures is None else _estimate(settings, seen, plan.pairs, figures),
+    )
+
+
+def _estimate(settings: PlanSettings, seen: Sample, pairs: int, figures: Figures) -> Estimate:
+    """With as many GPUs as the most workers need; workers on CPUs share the machine that was measured."""
+    workers = settings.workers[1] if settings.workers else 1
+    gpus = 1.0 if settings.gpus_per_worker is None else settings.gpus_per_worker
+    units = max(1, math.ceil(workers * gpus)) if figures.chosen.device == "cuda" else 1
+    return estimate(seen, pairs, figures, units, settings.gpu_price)
+
+
+def _text(found: Foreseen) -> str:
+    seen = found.sample
+    shards = f"{found.shards:,} shards of {found.largest_shard_pairs:,} pairs at most"
+    lengths = f"{seen.mean_tokens:,.0f} per pair, {seen.p95_tokens:,.0f} at the 95th percentile"
+    measured = f"; `rankmill bench` measured {_size(found.measured_peak_bytes)}" if found.measured_peak_bytes else ""
+    lines = [
+        f"{found.files:,} files, {found.queries:,} queries, {found.pairs:,} pairs in {shards}",
+        f"model {found.model} in {found.precision}",
+        f"about {found.tokens:,} tokens: {lengths}, {seen.truncated:.1%} cut ({seen.pairs:,} pairs sampled)",
+        f"a worker holds {_size(found.weight_bytes)} of weights, a few shards of {_size(found.shard_bytes)}{measured}",
+    ]
+    if found.gathered_pairs:
+        lines.append(f"{found.gathered_pairs:,} pairs of queries that lie in several places are gathered first")
+    if found.finished_shards:
+        lines.append(f"{found.finished_shards:,} shards are finished already")
+    if seen.rejected:
+        lines.append(f"{seen.rejected:,} rows of the sample cannot be scored")
+    if found.estimate is not None:
+        lines.append(_cost(found.estimate))
+    else:
+        lines.append(
+            "no time and cost: run `rankmill bench --json > FILE` on a machine to be used, then give --bench FILE"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cost(found: Estimate) -> str:
+    cost = "" if found.cost is None else f", at a cost of {found.cost:,.2f}"
+    return (
+        f"about {timedelta(seconds=round(found.hours * 3600))} on {found.units:,} times a {found.unit} "
+        f"({found.tokens_per_second:,.0f} tokens/s each): {found.unit_hours:,.2f} hours of them in all{cost}"
+    )
+
+
+def _size(count: int) -> str:
+    value, units = float(count), ["B", "KiB", "MiB", "GiB"]
+    while value >= 1024 and len(units) > 1:
+        value /= 1024
+        units.pop(0)
+    return f"{value:,.0f} {units[0]}" if value >= 10 else f"{value:,.1f} {units[0]}"

@@ -1,0 +1,131 @@
+"""What runs in Ray Serve's replicas. Plain classes, made deployments of in serve/app.py."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from rankmill.errors import RankmillError
+from rankmill.retrieval.retriever import Found, Mode
+from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.serving.exchange import Message, Receive, Send
+from rankmill.serving.gateway import Gateway
+from rankmill.serving.index import IndexInfo, open_index
+from rankmill.serving.logs import log_json
+from rankmill.serving.replica import Replica, load_checked
+from rankmill.serving.request_error import RequestError
+from rankmill.serving.scaling import BUSY, QUEUED_SECONDS
+from rankmill.serving.serve_backend import ServeBackend
+from rankmill.serving.serve_retriever import ServeRetriever
+from rankmill.settings.gateway import GatewaySettings
+from rankmill.types import EncodedPairs
+
+
+class ScorerDeployment:
+    """A replica of one model.
+
+    Args:
+        info: the model.
+        queue_tokens: tokens that may wait.
+        cache_bytes: memory for known scores; 0 keeps none.
+
+    Raises:
+        ModelError: it cannot be used, or failed its self-test: Ray Serve keeps the replicas of before.
+    """
+
+    def __init__(self, info: ModelInfo, queue_tokens: int, cache_bytes: int) -> None:
+        self._replica = Replica(
+            load_checked(info), queue_tokens=queue_tokens, cache_bytes=cache_bytes, canary=info.card.kind != "http"
+        )
+
+    async def score(self, pairs: EncodedPairs, deadline: float) -> Scored | RequestError:
+        """Score pairs; what goes wrong as expected is returned, because Ray logs what is raised with its traceback."""
+        try:
+            return await self._replica.score(pairs, deadline)
+        except RequestError as error:
+            return error
+
+    async def awake(self) -> bool:
+        """Answer."""
+        return True
+
+    async def numbers(self) -> Numbers:
+        """What this replica has done."""
+        return self._replica.numbers()
+
+    async def check_health(self) -> None:
+        """Run a pair through the model; Ray Serve replaces the replica where this fails."""
+        await self._replica.check()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `QueuedWorkPolicy` goes by."""
+        queued_seconds, busy = self._replica.load()
+        return {QUEUED_SECONDS: queued_seconds, BUSY: busy}
+
+
+class RetrieverDeployment:
+    """A replica that searches the index.
+
+    A process of its own: embedding a query takes a core for milliseconds, in which a gateway would answer nobody.
+
+    Args:
+        info: the index.
+    """
+
+    async def __init__(self, info: IndexInfo) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        self._retriever = await open_index(info)
+
+    async def search(self, query: str, k: int, mode: Mode, where: str | None) -> Found | RankmillError:
+        """Find documents; what goes wrong as expected is returned, as in `ScorerDeployment.score`."""
+        try:
+            return await self._retriever.search(query, k, mode, where)
+        except RankmillError as error:
+            return error
+
+
+class GatewayDeployment:
+    """A replica of the gateway; Ray Serve hands it every request.
+
+    Args:
+        settings: limits and deadlines.
+        models: by name, the default one first.
+        scorers: handles of the models' deployments.
+        sleepers: models that may have no replica.
+        index: the one that is searched; None is none.
+        retriever: handle of its deployment.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        models: Mapping[str, ModelInfo],
+        scorers: Mapping[str, DeploymentHandle[Any]],
+        sleepers: Collection[str],
+        index: IndexInfo | None = None,
+        retriever: DeploymentHandle[Any] | None = None,
+    ) -> None:
+        log_json()
+        searching = None if index is None or retriever is None else ServeRetriever(index, retriever)
+        self._gateway = Gateway(settings, ServeBackend(models, scorers, sleepers), searching)
+
+    def __serve_build_asgi_app__(self) -> "OneRequestId":
+        """What answers; Ray Serve asks for it by this name."""
+        return OneRequestId(self._gateway)
+
+
+class OneRequestId:
+    """Leaves the request's id to Ray Serve, which adds it to every answer: clients would see the header twice."""
+
+    def __init__(self, app: Gateway) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request; of ASGI."""
+        added = [pair for pair in scope.get("headers", ()) if pair[0] == b"x-request-id"]
+
+        async def send_once(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [pair for pair in message["headers"] if pair not in added]
+            await send(message)
+
+        await self._app(scope, receive, send_once)

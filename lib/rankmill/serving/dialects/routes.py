@@ -1,0 +1,111 @@
+"""Which dialects are spoken on which path, and how one is chosen where several share a path.
+
+Only the body decides, by the keys it has: clients send no other sign of whose server they think they talk to. On every
+path the first line below that fits counts, of those whose dialect is spoken there; else it is the path's last dialect.
+
+| keys                                 | dialect    |
+|--------------------------------------|------------|
+| `texts`                              | TEI        |
+| `input` and `query`                  | Mixedbread |
+| `input`                              | DashScope  |
+| `property`                           | Weaviate   |
+| `raw_scores`                         | Infinity   |
+| `top_k`, or `truncation`             | Voyage     |
+| `instruct`                           | SGLang     |
+| any that only vLLM has               | vLLM       |
+| `parameters`, or `rank_fields`       | Pinecone   |
+
+Two dialects whose clients send no sign have a path of their own besides: `/infinity/rerank` and `/sglang/v1/rerank`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rankmill.serving.dialects.cohere import COHERE
+from rankmill.serving.dialects.dashscope import DASHSCOPE
+from rankmill.serving.dialects.deepinfra import DEEPINFRA
+from rankmill.serving.dialects.dialect import Dialect
+from rankmill.serving.dialects.infinity import INFINITY
+from rankmill.serving.dialects.mixedbread import MIXEDBREAD
+from rankmill.serving.dialects.nim import NIM
+from rankmill.serving.dialects.pinecone import PINECONE
+from rankmill.serving.dialects.sglang import SGLANG
+from rankmill.serving.dialects.sie import SIE
+from rankmill.serving.dialects.standard import FIREWORKS, STANDARD
+from rankmill.serving.dialects.tei import TEI
+from rankmill.serving.dialects.vllm_rerank import ONLY_VLLM, VLLM_RERANK
+from rankmill.serving.dialects.vllm_score import VLLM_SCORE
+from rankmill.serving.dialects.voyage import VOYAGE
+from rankmill.serving.dialects.weaviate import WEAVIATE
+from rankmill.serving.dialects.zeroentropy import ZEROENTROPY
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path and the dialects spoken on it."""
+
+    method: str
+    path: str
+    """Starlette template; a `{model:path}` may contain slashes."""
+    dialects: tuple[Dialect, ...]
+    """The last one is for bodies without a sign of another, and for errors before there is a body."""
+
+
+SHARED: tuple[Dialect, ...] = (TEI, MIXEDBREAD, DASHSCOPE, WEAVIATE, INFINITY, VOYAGE, SGLANG, VLLM_RERANK)
+
+ROUTES: tuple[Route, ...] = (
+    Route("POST", "/v1/rerank", (*SHARED, STANDARD)),
+    Route("POST", "/v2/rerank", (VLLM_RERANK, COHERE)),
+    Route("POST", "/rerank", (*SHARED, PINECONE, STANDARD)),
+    Route("POST", "/score", (VLLM_SCORE,)),
+    Route("POST", "/v1/score", (VLLM_SCORE,)),
+    Route("POST", "/v1/ranking", (NIM,)),
+    Route("POST", "/v1/reranking", (MIXEDBREAD,)),
+    Route("POST", "/v1/models/rerank", (ZEROENTROPY,)),
+    Route("POST", "/api/v1/services/rerank/text-rerank/text-rerank", (DASHSCOPE,)),
+    Route("POST", "/infinity/rerank", (INFINITY,)),
+    Route("POST", "/sglang/v1/rerank", (SGLANG,)),
+    Route("POST", "/inference/v1/rerank", (FIREWORKS,)),
+    Route("POST", "/v1/retrieval/{model:path}/reranking", (NIM,)),
+    Route("POST", "/v1/score/{model:path}", (SIE,)),
+    Route("POST", "/v1/inference/{model:path}", (DEEPINFRA,)),
+    Route("POST", "/inference/{model:path}", (DEEPINFRA,)),
+)
+"""In the order in which they are to be matched: fixed paths before templates."""
+
+_SIGNS: tuple[tuple[frozenset[str], Dialect], ...] = (
+    (frozenset({"texts"}), TEI),
+    (frozenset({"input", "query"}), MIXEDBREAD),
+    (frozenset({"input"}), DASHSCOPE),
+    (frozenset({"property"}), WEAVIATE),
+    (frozenset({"raw_scores"}), INFINITY),
+    (frozenset({"top_k"}), VOYAGE),
+    (frozenset({"truncation"}), VOYAGE),
+    (frozenset({"instruct"}), SGLANG),
+    *((frozenset({field}), VLLM_RERANK) for field in ONLY_VLLM),
+    (frozenset({"parameters"}), PINECONE),
+    (frozenset({"rank_fields"}), PINECONE),
+)
+"""Keys that a body must have all of, and whose sign they are."""
+
+_BY_PATH = {route.path: route.dialects for route in ROUTES}
+
+
+def choose(path: str, body: Any) -> Dialect:
+    """The dialect of a body.
+
+    Args:
+        path: of a route in ROUTES, the template.
+        body: any JSON value; one that is no object goes to the route's last dialect, which refuses it.
+
+    Raises:
+        KeyError: no route has this path. This is a bug of the caller.
+    """
+    dialects = _BY_PATH[path]
+    if len(dialects) > 1 and isinstance(body, Mapping):
+        keys = body.keys()
+        for sign, dialect in _SIGNS:
+            if sign <= keys and dialect in dialects:
+                return dialect
+    return dialects[-1]

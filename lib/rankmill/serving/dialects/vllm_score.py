@@ -1,0 +1,109 @@
+"""`POST /score` and `/v1/score`, vLLM's: pairs of texts, scores in their order.
+
+Two lists of texts, or a text and a list, under one of four pairs of names.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rankmill.serving.dialects import vllm
+from rankmill.serving.dialects.fields import Text
+from rankmill.serving.dialects.vllm import VllmContent, VllmOptions, VllmUsage
+from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.request import RerankRequest, RerankResult
+from rankmill.serving.request_error import Kind, RequestError
+
+ScoreInputs = Text | VllmContent | Annotated[list[Text | VllmContent], Field(fail_fast=True)]
+
+
+SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
+
+
+class VllmScoreBody(VllmOptions):
+    """One of `text_1` and `text_2`, `queries` and `documents`, `queries` and `items`, `data_1` and `data_2`."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": list(names)} for names in SIDES]})
+
+    text_1: ScoreInputs | None = None
+    text_2: ScoreInputs | None = None
+    queries: ScoreInputs | None = None
+    documents: ScoreInputs | None = None
+    items: ScoreInputs | None = None
+    data_1: ScoreInputs | None = None
+    data_2: ScoreInputs | None = None
+
+    def sides(self) -> tuple[str, ScoreInputs, str, ScoreInputs]:
+        """The first complete pair of names, each with its value.
+
+        Raises:
+            RequestError: INVALID, there is none.
+        """
+        for left, right in SIDES:
+            first, second = getattr(self, left), getattr(self, right)
+            if first is not None and second is not None:
+                return left, first, right, second
+        raise RequestError(
+            Kind.INVALID, "Send text_1 and text_2, or queries and documents (or items), or data_1 and data_2."
+        )
+
+
+class VllmScore(BaseModel):
+    """One pair's score."""
+
+    index: int
+    object: Literal["score"]
+    score: float
+
+
+class VllmScoreAnswer(BaseModel):
+    """In the order of the pairs."""
+
+    id: str
+    object: Literal["list"]
+    created: int
+    model: str
+    data: list[VllmScore]
+    usage: VllmUsage
+
+
+def _texts(value: ScoreInputs) -> tuple[str, ...]:
+    return tuple(vllm.text_of(part) for part in (value if isinstance(value, list) else [value]))
+
+
+def _read(body: VllmScoreBody, path: Mapping[str, str]) -> RerankRequest:
+    del path
+    left, first, right, second = body.sides()
+    queries, documents = _texts(first), _texts(second)
+    if not queries or not documents:
+        field = right if queries else left
+        raise RequestError(Kind.EMPTY, f"{field} is empty; it must hold at least one.", field=field)
+    if len(queries) not in {1, len(documents)}:
+        sizes = f"{left} has {len(queries)} texts and {right} has {len(documents)}"
+        raise RequestError(Kind.INVALID, f"{sizes}; send one for all, or as many of each.", field=left)
+    return body.request(queries, documents)
+
+
+def _write(body: VllmScoreBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
+    del body, request
+    return {
+        "id": f"score-{result.request_id}",
+        "object": "list",
+        "created": result.created,
+        "model": result.model,
+        "data": [
+            {"index": index, "object": "score", "score": score} for index, score in enumerate(result.scores.tolist())
+        ],
+        "usage": vllm.usage(result.tokens),
+    }
+
+
+VLLM_SCORE = WireFormat(
+    name="vllm_score",
+    request_model=VllmScoreBody,
+    response_model=VllmScoreAnswer,
+    read=_read,
+    write=_write,
+    write_error=vllm.write_error,
+)

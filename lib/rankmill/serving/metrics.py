@@ -1,0 +1,141 @@
+"""What Prometheus can read about a gateway. Every label has few values, all known at the start, or is `other`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+
+from rankmill import __version__
+from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.serving.online import Prepared
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OTHER = "other"
+"""A route or a model that there is not."""
+PHASES = ("read", "retrieve", "prepare", "score", "render", "all")
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000)
+_REPLICAS = {
+    "running": "Replicas that answered",
+    "queued_tokens": "Tokens that wait",
+    "calls": "Forward passes",
+    "pairs": "Pairs computed",
+    "tokens": "Tokens of these, without padding",
+    "forward_seconds": "Time in forward passes",
+    "overloaded": "Requests refused because too much waited",
+    "expired": "Requests whose time ran out",
+    "cancelled": "Requests given up by their client",
+    "failed": "Requests whose forward pass failed",
+    "cache_hits": "Pairs found in the score cache",
+    "cache_misses": "Pairs not found in it",
+    "cache_entries": "Pairs in it",
+}
+"""Fields of `Numbers`, and how many replicas there are."""
+
+
+class Metrics:
+    """The counters of one gateway process.
+
+    Args:
+        models: those configured; no other name becomes a label.
+    """
+
+    def __init__(self, models: Iterable[ModelInfo]) -> None:
+        self._registry = registry = CollectorRegistry()
+        self._requests = Counter(
+            "rankmill_requests",
+            "Requests, by what they asked for and the class of the answer's status; gone: the client left",
+            ("route", "dialect", "model", "status"),
+            registry=registry,
+        )
+        self._refused = Counter(
+            "rankmill_refused_requests", "Requests without a result, by reason", ("reason",), registry=registry
+        )
+        self._seconds = Histogram(
+            "rankmill_request_seconds",
+            "Time of a rerank request by phase: read (body), retrieve (of a search), prepare (parse, tokenise), score "
+            "(queue, forward pass), render, all",
+            ("phase",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._documents = Histogram(
+            "rankmill_request_documents", "Documents of a rerank request", buckets=_COUNTS, registry=registry
+        )
+        names = ("model",)
+        self._tokens = Counter("rankmill_tokens", "Tokens of scored pairs", names, registry=registry)
+        self._pairs = Counter("rankmill_pairs", "Pairs of scored requests", names, registry=registry)
+        self._repeated = Counter(
+            "rankmill_repeated_pairs", "Pairs that were equal to another of their request", names, registry=registry
+        )
+        self._cut = Counter(
+            "rankmill_truncated_pairs", "Pairs whose query or document was cut", names, registry=registry
+        )
+        self._cached = Counter(
+            "rankmill_cached_pairs", "Pairs whose logits the score cache knew", names, registry=registry
+        )
+        self._running = Gauge("rankmill_running_requests", "Rerank requests being worked on", registry=registry)
+        self._replicas = {
+            name: Gauge(
+                f"rankmill_replicas_{name}",
+                f"{meaning}, in all replicas that run now; every gateway says the same: take the largest, not the sum",
+                names,
+                registry=registry,
+            )
+            for name, meaning in _REPLICAS.items()
+        }
+        about = Info("rankmill_model", "Models configured", names, registry=registry)
+        for model in models:
+            about.labels(model.name).info(
+                {"revision": model.revision, "fingerprint": model.card.fingerprint, "version": __version__}
+            )
+
+    def text(self, replicas: Mapping[str, Sequence[Numbers]]) -> bytes:
+        """All of them, in Prometheus' text format.
+
+        Args:
+            replicas: what those of each model have done.
+        """
+        for model, numbers in replicas.items():
+            done = [asdict(one) for one in numbers]
+            for name, gauge in self._replicas.items():
+                gauge.labels(model).set(len(done) if name == "running" else sum(one[name] for one in done))
+        return generate_latest(self._registry)
+
+    def answered(self, route: str, dialect: str, model: str, status: int | None) -> None:
+        """Count a request.
+
+        Args:
+            route: its template, or `OTHER`.
+            dialect: its name, or `OTHER`.
+            model: the name of a configured one, or `OTHER`.
+            status: None for a client that left.
+        """
+        self._requests.labels(route, dialect, model, "gone" if status is None else f"{status // 100}xx").inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a request without a result; `reason` is the name of a `Kind`."""
+        self._refused.labels(reason).inc()
+
+    def took(self, phase: str, seconds: float) -> None:
+        """Note the time of one of `PHASES`."""
+        self._seconds.labels(phase).observe(seconds)
+
+    def started(self) -> None:
+        """Note that a rerank request is being worked on."""
+        self._running.inc()
+
+    def ended(self) -> None:
+        """Note that it is not any more, whatever became of it."""
+        self._running.dec()
+
+    def scored(self, model: str, prepared: Prepared, scored: Scored) -> None:
+        """Count the pairs of a request that got its scores."""
+        count = len(prepared.rows)
+        self._documents.observe(count)
+        self._tokens.labels(model).inc(prepared.tokens)
+        self._pairs.labels(model).inc(count)
+        self._repeated.labels(model).inc(count - len(prepared.pairs))
+        self._cut.labels(model).inc(int(prepared.pairs.truncated[prepared.rows].sum()))
+        self._cached.labels(model).inc(scored.cached)

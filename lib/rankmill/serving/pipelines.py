@@ -1,0 +1,319 @@
+"""`POST /v1/pipelines/execute`: a search as a JSON list of stages, each a small function of documents.
+
+    {"inputs": {"query": "wireless headphones", "year": 2020},
+     "stages": [
+       {"stage_id": "search", "parameters": {"query": "{{INPUT.query}}", "top_k": 100}},
+       {"stage_id": "attribute_filter", "parameters": {"field": "year", "operator": "gte", "value": "{{INPUT.year}}"}},
+       {"stage_id": "rerank", "parameters": {"inference_name": "builtin", "query": "{{INPUT.query}}", "top_k": 20}},
+       {"stage_id": "limit", "parameters": {"limit": 10}}]}
+
+`search` comes first and only there. A filter after it looks at what was found; `filter` of `search` itself looks at
+the whole index. `inference_name` or `feature_uri` name a configured model.
+"""
+
+import operator
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from rankmill.retrieval.filters import MAX_CHARACTERS
+from rankmill.retrieval.retriever import Mode, Retriever
+from rankmill.serving.dialects.fields import Count, Text
+from rankmill.serving.dialects.wire_format import checked
+from rankmill.serving.request_error import Kind, RequestError
+from rankmill.serving.search import RETURNED, Rerank, Scalar, full_text, parse_search, retrieve, scalar
+from rankmill.settings.gateway import GatewaySettings
+
+MOST_STAGES = 16
+_TEMPLATE = re.compile(r"\{\{\s*INPUT\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class Stage(_Strict):
+    """One step."""
+
+    stage_id: Literal["search", "attribute_filter", "rerank", "limit"]
+    stage_type: Text | None = Field(None, description="of the documentation, such as sort; not read")
+    stage_name: Text | None = Field(None, description="for people; not read")
+    parameters: dict[Text, JsonValue] = Field(default_factory=dict)
+
+
+class PipelineBody(_Strict):
+    """What is sent."""
+
+    inputs: dict[Text, JsonValue] = Field(default_factory=dict, description="what {{INPUT.x}} stands for")
+    stages: Annotated[list[Stage], Field(min_length=1, max_length=MOST_STAGES, fail_fast=True)]
+
+
+class SearchParameters(_Strict):
+    """Of `search`."""
+
+    query: Text = "{{INPUT.query}}"
+    top_k: Count | None = None
+    mode: Mode | None = None
+    filter: Text | None = Field(None, max_length=MAX_CHARACTERS)
+
+
+class FilterParameters(_Strict):
+    """Of `attribute_filter`; a document without the field passes `ne` and nothing else."""
+
+    field: Text
+    operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in"] = "eq"
+    value: str | int | float | bool | list[str | int | float | bool]
+
+
+class RerankParameters(_Strict):
+    """Of `rerank`."""
+
+    inference_name: Text | None = None
+    feature_uri: Text | None = None
+    query: Text = "{{INPUT.query}}"
+    top_k: Count | None = None
+    document_field: Text | None = Field(None, description="what is read of a document; null is title and text")
+
+
+class LimitParameters(_Strict):
+    """Of `limit`."""
+
+    limit: Count = RETURNED
+
+
+class PipelineResult(BaseModel):
+    """One document."""
+
+    document_id: str | int
+    score: float = Field(description="of the last stage that gave one")
+    original_score: float = Field(description="of the search")
+    rerank_position: int | None = Field(None, description="after the last reranking, 1 is best; null without one")
+    truncated: bool = Field(description="whether the query or this document was cut before reranking")
+    fields: dict[str, Scalar]
+
+
+class StageReport(BaseModel):
+    """What a stage did."""
+
+    stage_id: str
+    documents: int = Field(description="that it let through")
+    milliseconds: float
+
+
+class PipelineAnswer(BaseModel):
+    """Documents, in the order of the last stage."""
+
+    id: str
+    results: list[PipelineResult]
+    stages: list[StageReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What flows from stage to stage."""
+
+    id: str | int
+    full_text: str
+    score: float
+    original_score: float
+    fields: Mapping[str, Scalar]
+    """`title`, `text` and what else the index stores."""
+    rerank_position: int | None = None
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What stages work with."""
+
+    retriever: Retriever
+    rerank: Callable[[str | None], Rerank]
+    """The reranker of a name, None is the default one; raises RequestError UNKNOWN_MODEL."""
+    settings: GatewaySettings
+
+
+def parse_pipeline(body: Any) -> PipelineBody:
+    """Check a body, as `strict_json.parse` gives it, and fill in its templates.
+
+    Raises:
+        RequestError: INVALID, EMPTY or UNKNOWN_FIELD.
+    """
+    pipeline = checked(PipelineBody, body)
+    for number, stage in enumerate(pipeline.stages):
+        if (stage.stage_id == "search") != (number == 0):
+            raise _invalid(f"stages[{number}].stage_id", "The first stage must be search, and no other.")
+    stages = [
+        stage.model_copy(update={"parameters": fill(_with_query(stage), pipeline.inputs)}) for stage in pipeline.stages
+    ]
+    return pipeline.model_copy(update={"stages": stages})
+
+
+def fill(value: JsonValue, inputs: Mapping[str, JsonValue]) -> JsonValue:
+    """Replace `{{INPUT.x}}` in every string: alone it becomes the input itself, within a text it becomes its text.
+
+    Raises:
+        RequestError: INVALID, an input that is not there, or one that is no text within a text.
+    """
+    if isinstance(value, list):
+        return [fill(item, inputs) for item in value]
+    if isinstance(value, dict):
+        return {name: fill(item, inputs) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    whole = _TEMPLATE.fullmatch(value)
+    if whole is not None:
+        return _input(whole[1], inputs)
+    return _TEMPLATE.sub(lambda found: _as_text(_input(found[1], inputs)), value)
+
+
+async def execute(pipeline: PipelineBody, around: Around, *, request_id: str) -> PipelineAnswer:
+    """Run the stages one after the other.
+
+    Args:
+        pipeline: as `parse_pipeline` made it.
+        around: what they work with.
+        request_id: of the request.
+
+    Raises:
+        RequestError: as `search.search`, or UNKNOWN_MODEL.
+    """
+    documents: Sequence[Document] = ()
+    reports = []
+    for stage in pipeline.stages:
+        started = time.perf_counter()
+        documents = await _run(stage, documents, around)
+        milliseconds = round((time.perf_counter() - started) * 1000, 3)
+        reports.append(StageReport(stage_id=stage.stage_id, documents=len(documents), milliseconds=milliseconds))
+    return PipelineAnswer(id=request_id, results=[_result(document) for document in documents], stages=reports)
+
+
+async def _run(stage: Stage, documents: Sequence[Document], around: Around) -> Sequence[Document]:
+    match stage.stage_id:
+        case "search":
+            return await _search(checked(SearchParameters, stage.parameters), around)
+        case "attribute_filter":
+            return attribute_filter(documents, checked(FilterParameters, stage.parameters))
+        case "rerank":
+            return await _rerank(documents, checked(RerankParameters, stage.parameters), around)
+        case "limit":
+            return documents[: checked(LimitParameters, stage.parameters).limit]
+
+
+async def _search(asked: SearchParameters, around: Around) -> Sequence[Document]:
+    body = {"query": asked.query, "retrieve_k": asked.top_k, "mode": asked.mode, "filter": asked.filter}
+    request = parse_search(body, around.retriever.modes, around.settings)
+    found = await retrieve(around.retriever, request.query, request.retrieve_k, request.mode, request.filter)
+    return [
+        Document(
+            found.ids[i],
+            full_text(found, i),
+            found.scores[i],
+            found.scores[i],
+            {
+                "title": found.titles[i],
+                "text": found.texts[i],
+                **{name: scalar(values[i]) for name, values in found.columns.items()},
+            },
+        )
+        for i in range(len(found))
+    ]
+
+
+def attribute_filter(documents: Sequence[Document], asked: FilterParameters) -> Sequence[Document]:
+    """Keep the documents whose field is as asked; values of different types are different, and in no order."""
+    if (asked.operator == "in") != isinstance(asked.value, list):
+        raise _invalid("value", "The operator in needs a list of values, every other one a single value.")
+    return [document for document in documents if _passes(document.fields.get(asked.field), asked)]
+
+
+async def _rerank(documents: Sequence[Document], asked: RerankParameters, around: Around) -> Sequence[Document]:
+    if len(asked.query) > around.settings.max_query_characters:
+        raise _invalid("query", f"A query has more than {around.settings.max_query_characters:,} characters.")
+    most = around.settings.max_document_characters
+    texts = [_text(document, asked.document_field) for document in documents]
+    reranked = await around.rerank(asked.inference_name or asked.feature_uri)(
+        asked.query, [text[:most] for text in texts]
+    )
+    if reranked.logits.shape != (len(texts),) or not np.isfinite(reranked.logits).all():
+        raise RequestError(Kind.INTERNAL, f"The model {reranked.model!r} gave no usable scores.")
+    order = np.argsort(-reranked.logits, kind="stable")[: asked.top_k].tolist()
+    return [
+        replace(
+            documents[i],
+            score=float(reranked.scores[i]),
+            rerank_position=position,
+            truncated=bool(reranked.truncated[i]) or len(texts[i]) > most,
+        )
+        for position, i in enumerate(order, start=1)
+    ]
+
+
+def _text(document: Document, field: str | None) -> str:
+    if field is None:
+        return document.full_text
+    value = document.fields.get(field)
+    if value is None and field not in document.fields:
+        raise _invalid("document_field", f"The index has no such field; it has {', '.join(document.fields)}.")
+    return "" if value is None else str(value)
+
+
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+}
+
+
+def _passes(value: Scalar, asked: FilterParameters) -> bool:
+    wanted = asked.value
+    if isinstance(wanted, list):
+        return any(_alike(value, one) and value == one for one in wanted)
+    if asked.operator in {"eq", "ne"}:
+        return (_alike(value, wanted) and value == wanted) == (asked.operator == "eq")
+    return _alike(value, wanted) and _COMPARISONS[asked.operator](value, wanted)
+
+
+def _alike(left: Scalar, right: Scalar) -> bool:
+    """Whether two values can be compared: both are numbers, or both are of one type."""
+    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (left, right)]
+    return all(numbers) or (not any(numbers) and type(left) is type(right))
+
+
+def _with_query(stage: Stage) -> dict[str, JsonValue]:
+    """The parameters with the default query written out, for its template to be filled in."""
+    if stage.stage_id in {"search", "rerank"} and stage.parameters.get("query") is None:
+        return {**stage.parameters, "query": "{{INPUT.query}}"}
+    return dict(stage.parameters)
+
+
+def _input(name: str, inputs: Mapping[str, JsonValue]) -> JsonValue:
+    if name not in inputs:
+        raise _invalid("inputs", "A template of a stage names an input that is not among the inputs.")
+    return inputs[name]
+
+
+def _as_text(value: JsonValue) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _invalid("inputs", "An input within a text must be a string or a number.")
+    return str(value)
+
+
+def _result(document: Document) -> PipelineResult:
+    return PipelineResult(
+        document_id=document.id,
+        score=document.score,
+        original_score=document.original_score,
+        rerank_position=document.rerank_position,
+        truncated=document.truncated,
+        fields=dict(document.fields),
+    )
+
+
+def _invalid(field: str, message: str) -> RequestError:
+    return RequestError(Kind.INVALID, message, field)

@@ -1,0 +1,168 @@
+"""A stage in a process of its own: every way in which it can end, and what the parent is told."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from rankmill.batch import stacks
+from rankmill.batch.child import UNUSABLE
+from rankmill.batch.scratch import Scratch
+from rankmill.batch.stage_process import StageDiedError, StageProcess
+from rankmill.errors import InputError, ModelError
+
+Stage = Callable[[pa.Table], pa.Table]
+
+
+class UnpicklableError(Exception):
+    """Cannot be rebuilt from its arguments."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+def working(offset: int) -> Stage:
+    """A stage that adds to numbers; negative ones are orders."""
+
+    def work(table: pa.Table) -> pa.Table:
+        number = table.column("n")[0].as_py()
+        match number:
+            case -1:
+                os._exit(3)
+            case -2:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case -3:
+                raise InputError("It cannot be used.", ["one", "two"])
+            case -4:
+                raise UnpicklableError("this", "that")
+            case -5:
+                raise RuntimeError("CUDA error: device-side assert triggered")
+            case -6:
+                time.sleep(600)
+        return pa.table({"n": [number + offset], "process": [os.getpid()]})
+
+    return work
+
+
+def unloadable(path: str) -> Stage:
+    """A stage whose constructor ends the process each time; counts in a file."""
+    with Path(path).open("a") as file:
+        file.write(".")
+    os._exit(9)
+
+
+def refusing() -> Stage:
+    """A stage that cannot be constructed."""
+    raise ModelError("No such model.")
+
+
+def one(number: int) -> pa.Table:
+    return pa.table({"n": [number]})
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[StageProcess]:
+    with closing(StageProcess(working, (5,), tmp_path)) as process:
+        process.start()
+        yield process
+
+
+def test_it_works_in_one_other_process(process: StageProcess) -> None:
+    answers = [process.run(one(number)).to_pylist()[0] for number in (1, 2)]
+    assert [answer["n"] for answer in answers] == [6, 7]
+    assert len({answer["process"] for answer in answers} | {os.getpid()}) == 2
+
+
+@pytest.mark.parametrize(
+    ("order", "how"),
+    [
+        (-1, "ended with exit code 3"),
+        (-2, "was killed by SIGSEGV"),
+        (-5, f"ended with exit code {UNUSABLE} after RuntimeError: CUDA error: device-side assert"),
+    ],
+)
+def test_how_it_died_is_told_and_another_takes_over(process: StageProcess, order: int, how: str) -> None:
+    first = process.run(one(0)).column("process")[0]
+    with pytest.raises(StageDiedError, match=how):
+        process.run(one(order))
+    process.start()
+    assert process.run(one(0)).column("process")[0] != first
+
+
+def test_errors_come_back_as_they_were(process: StageProcess) -> None:
+    with pytest.raises(InputError) as refused:
+        process.run(one(-3))
+    assert str(refused.value) == "It cannot be used.\n  - one\n  - two"
+    assert "in work" in refused.value.__notes__[0]  # where it was raised
+    with pytest.raises(RuntimeError, match="UnpicklableError: this and that"):
+        process.run(one(-4))
+    assert process.run(one(1)).column("n")[0].as_py() == 6
+
+
+def test_a_model_that_kills_its_process_while_it_loads_is_no_rows_fault(tmp_path: Path) -> None:
+    with (
+        closing(StageProcess(unloadable, (str(tmp_path / "loads"),), tmp_path)) as process,
+        pytest.raises(ModelError, match="ended with exit code 9, 3 times in a row"),
+    ):
+        process.start()
+    assert (tmp_path / "loads").read_text() == "..."
+
+
+def test_a_model_that_refuses_is_not_asked_again(tmp_path: Path) -> None:
+    with (
+        closing(StageProcess(refusing, (), tmp_path)) as process,
+        pytest.raises(ModelError, match=r"No such model\."),
+    ):
+        process.start()
+
+
+_PARENT = """
+import sys
+from pathlib import Path
+from rankmill.batch.stage_process import StageProcess
+from tests.batch.test_faults_process import one, working
+process = StageProcess(working, (0,), Path(sys.argv[1]))
+process.start()
+print(process.run(one(0)).column("process")[0].as_py(), flush=True)
+process.run(one(-6))
+"""
+
+
+def test_it_ends_with_its_parent_even_at_work(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", _PARENT, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        stack = ""
+        while "in work" not in stack:  # it has got the order
+            stack = stacks.collect(tmp_path)
+        parent.kill()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and "zombie" not in Path(f"/proc/{child}/status").read_text():
+        assert time.monotonic() < deadline, "the child outlived its parent"
+        time.sleep(0.05)
+    assert stacks.collect(tmp_path) == ""  # nobody is asked who is gone
+
+
+def test_only_deaths_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    scratch = Scratch("run")
+    with scratch.attempt("a"):
+        assert scratch.deaths("a") == 1  # as another process sees it if this one ends here
+    with pytest.raises(ValueError, match="bad"), scratch.attempt("a"):
+        raise ValueError("bad")
+    assert scratch.deaths("a") == 0
+    for _ in range(2):
+        with pytest.raises(StageDiedError), scratch.attempt("a"):
+            raise StageDiedError("killed")
+    assert (scratch.deaths("a"), scratch.deaths("b")) == (2, 0)
+    scratch.remove()
+    assert (scratch.deaths("a"), list(tmp_path.iterdir())) == (0, [])

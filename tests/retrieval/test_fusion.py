@@ -1,0 +1,26 @@
+"""Reciprocal rank fusion, against the formula written out."""
+
+import pytest
+
+from rankmill.retrieval.fusion import fuse
+
+
+def test_scores_are_sums_of_reciprocal_ranks() -> None:
+    fused = fuse([["a", "b", "c"], ["c", "a"]])
+    assert [item for item, _ in fused] == ["a", "c", "b"]
+    assert dict(fused) == pytest.approx({"a": 1 / 61 + 1 / 62, "c": 1 / 63 + 1 / 61, "b": 1 / 62})
+
+
+def test_equal_scores_keep_the_order_of_appearance() -> None:
+    assert [item for item, _ in fuse([["x"], ["y"], ["w", "x2"]])] == ["x", "y", "w", "x2"]
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert fuse([[], []]) == []
+
+
+def test_a_small_k_lets_the_first_rank_win() -> None:
+    lists = [["a", "b"], ["c", "b"]]
+    assert fuse(lists, k=60)[0][0] == "b"
+    assert fuse(lists, k=0)[0][0] in {"a", "b"}
+    assert dict(fuse(lists, k=0)) == {"a": 1.0, "b": 1.0, "c": 1.0}

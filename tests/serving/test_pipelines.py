@@ -1,0 +1,170 @@
+"""`POST /v1/pipelines/execute` without HTTP: a real index on disk, the built-in reranker behind it."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import JsonValue
+
+from rankmill.retrieval.corpus import open_corpus
+from rankmill.retrieval.lance import open_lance
+from rankmill.retrieval.lance_build import build
+from rankmill.scoring.activation import activate
+from rankmill.scoring.load import load_scorer
+from rankmill.scoring.options import ScorerOptions
+from rankmill.scoring.scorer import Scorer
+from rankmill.serving.pipelines import Around, PipelineAnswer, execute, fill, parse_pipeline
+from rankmill.serving.request_error import Kind, RequestError
+from rankmill.serving.search import Rerank, Reranked
+from rankmill.settings.gateway import GatewaySettings
+from rankmill.settings.storage import StorageSettings
+from tests.retrieval.corpora import DOCUMENTS, embed, manifest_of, write_beir
+
+STORAGE = StorageSettings()
+SEARCH = {"stage_id": "search", "parameters": {"mode": "dense"}}
+TEXTS = {document["_id"]: f"{document['title']} {document['text']}".strip() for document in DOCUMENTS}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("pipelines")
+    corpus = open_corpus(str(write_beir(folder / "corpus.jsonl")), STORAGE, keep=("year",))
+    manifest = manifest_of(corpus, "f" * 64)
+    uri = str(folder / "index")
+    asyncio.run(build(uri, corpus, manifest, embed, batch_documents=10, storage=STORAGE, progress=lambda _: None))
+    return uri
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return load_scorer(ScorerOptions())
+
+
+def run(index: str, scorer: Scorer, *stages: Any, **inputs: Any) -> PipelineAnswer:
+    async def rerank(query: str, documents: Sequence[str]) -> Reranked:
+        pairs = scorer.encode([query] * len(documents), documents)
+        logits = scorer.logits(pairs)
+        return Reranked(logits, activate(logits, scorer.activation), pairs.truncated, "builtin", "r1")
+
+    def of_name(name: str | None) -> Rerank:
+        if name not in {None, "builtin"}:
+            raise RequestError(Kind.UNKNOWN_MODEL, "There is no such model here; there are builtin.", "model")
+        return rerank
+
+    async def go() -> PipelineAnswer:
+        retriever = await open_lance(index, STORAGE, embed, "f" * 64)
+        pipeline = parse_pipeline({"inputs": {"query": "why do dogs bark", **inputs}, "stages": list(stages)})
+        return await execute(pipeline, Around(retriever, of_name, GatewaySettings()), request_id="rr-1")
+
+    return asyncio.run(go())
+
+
+def test_the_whole_list(index: str, scorer: Scorer) -> None:
+    answer = run(
+        index,
+        scorer,
+        SEARCH,
+        {"stage_id": "attribute_filter", "parameters": {"field": "year", "operator": "gte", "value": "{{INPUT.year}}"}},
+        {"stage_id": "rerank", "stage_type": "sort", "parameters": {"inference_name": "builtin", "top_k": 2}},
+        {"stage_id": "limit", "parameters": {"limit": 1}},
+        year=2002,
+    )
+    assert [(report.stage_id, report.documents) for report in answer.stages] == [
+        ("search", 5),
+        ("attribute_filter", 3),
+        ("rerank", 2),
+        ("limit", 1),
+    ]
+    (best,) = answer.results
+    assert (best.document_id, best.rerank_position) == ("dog", 1)
+    logit = scorer.logits(scorer.encode(["why do dogs bark"], [TEXTS["dog"]]))
+    assert best.score == pytest.approx(float(activate(logit, scorer.activation)[0]), abs=1e-5)
+    expected = float(embed(["why do dogs bark"])[0] @ embed([TEXTS["dog"]])[0])
+    assert best.original_score == pytest.approx(expected, abs=1e-6)
+    assert best.fields == {"title": "Dogs", "text": DOCUMENTS[1]["text"], "year": 2002}
+
+
+def test_without_a_reranking_scores_are_the_searchs(index: str, scorer: Scorer) -> None:
+    for result in run(index, scorer, SEARCH).results:
+        assert result.score == result.original_score
+        assert result.rerank_position is None
+
+
+@pytest.mark.parametrize("name", ["inference_name", "feature_uri"])
+def test_a_model_is_named_either_way(index: str, scorer: Scorer, name: str) -> None:
+    run(index, scorer, SEARCH, {"stage_id": "rerank", "parameters": {name: "builtin"}})
+    with pytest.raises(RequestError) as caught:
+        run(index, scorer, SEARCH, {"stage_id": "rerank", "parameters": {name: "other"}})
+    assert caught.value.kind is Kind.UNKNOWN_MODEL
+
+
+def test_one_field_can_be_reranked(index: str, scorer: Scorer) -> None:
+    stage = {"stage_id": "rerank", "parameters": {"document_field": "title", "query": "about {{INPUT.what}}"}}
+    answer = run(index, scorer, SEARCH, stage, what="cars")
+    titles = [str(result.fields["title"]) for result in answer.results]
+    logits = scorer.logits(scorer.encode(["about cars"] * 5, titles))
+    assert logits.tolist() == sorted(logits.tolist(), reverse=True)
+    scores = activate(logits, scorer.activation)
+    np.testing.assert_allclose([result.score for result in answer.results], scores, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "kept"),
+    [
+        ("eq", 2001, {"cat"}),
+        ("eq", 2001.0, {"cat"}),
+        ("eq", "2001", set()),
+        ("eq", True, set()),
+        ("ne", 2001, {"dog", "pet", "car", "sea"}),
+        ("lt", 2002, {"cat"}),
+        ("lte", 2002, {"cat", "dog"}),
+        ("gt", 2004, {"sea"}),
+        ("gte", 2004, {"car", "sea"}),
+        ("gt", "a", set()),
+        ("in", [2001, 2005, "x"], {"cat", "sea"}),
+    ],
+)
+def test_attribute_filters(index: str, scorer: Scorer, operator: str, value: Any, kept: set[str]) -> None:
+    parameters = {"field": "year", "operator": operator, "value": value}
+    answer = run(index, scorer, SEARCH, {"stage_id": "attribute_filter", "parameters": parameters})
+    assert {result.document_id for result in answer.results} == kept
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [],
+        [{"stage_id": "limit"}],
+        [SEARCH, SEARCH],
+        [{"stage_id": "secret"}],
+        [SEARCH, {"stage_id": "limit", "parameters": {"limit": 0}}],
+        [SEARCH, {"stage_id": "limit", "parameters": {"secret": 1}}],
+        [SEARCH, {"stage_id": "rerank", "parameters": {"query": "{{INPUT.secret}}"}}],
+        [SEARCH, {"stage_id": "rerank", "parameters": {"query": "a {{INPUT.list}}"}}],
+        [SEARCH, {"stage_id": "rerank", "parameters": {"query": "{{INPUT.list}}"}}],
+        [SEARCH, {"stage_id": "rerank", "parameters": {"document_field": "secret"}}],
+        [SEARCH, {"stage_id": "attribute_filter", "parameters": {"field": "year", "operator": "in", "value": 1}}],
+        [{"stage_id": "search", "parameters": {"filter": "secret = 1"}}],
+        [{"stage_id": "search", "parameters": {"top_k": 10**6}}],
+        [SEARCH, *[{"stage_id": "limit"}] * 16],
+    ],
+)
+def test_bad_pipelines_are_refused_without_an_echo(index: str, scorer: Scorer, stages: list[Any]) -> None:
+    with pytest.raises(RequestError) as caught:
+        run(index, scorer, *stages, list=["secret"])
+    assert caught.value.kind in {Kind.INVALID, Kind.EMPTY, Kind.UNKNOWN_FIELD}
+    assert "secret" not in caught.value.message
+
+
+def test_templates() -> None:
+    inputs: dict[str, JsonValue] = {"a": "x", "n": 3, "o": {"k": "{{INPUT.a}}"}}
+    assert fill(["{{INPUT.n}}", "{{ INPUT.a }}-{{INPUT.n}}", {"q": "{{INPUT.a}}"}, 7], inputs) == [
+        3,
+        "x-3",
+        {"q": "x"},
+        7,
+    ]
+    assert fill("{{INPUT.o}}", inputs) == {"k": "{{INPUT.a}}"}  # an input is no template
+    assert fill("{{OTHER.a}} {INPUT.a}", inputs) == "{{OTHER.a}} {INPUT.a}"

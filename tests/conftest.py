@@ -25,6 +25,12 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # without one, R
 os.environ.pop("RAY_ADDRESS", None)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest tests/batch/test_torture.py --torture-jobs 50 --torture-seed 7`: the long run, and one run again."""
+    parser.addoption("--torture-jobs", type=int, default=1, help="jobs of the torture test (each a minute or less)")
+    parser.addoption("--torture-seed", type=int, default=None, help="its dice (default: other ones each time)")
+
+
 @dataclass(frozen=True, slots=True)
 class S3Bucket:
     """An empty bucket of its own for one test; the environment variables for it are set, in this process."""

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,6 +58,8 @@ class Fault:
     """Regular expression, searched for in the path."""
     times: int = 1
     skip: int = 0
+    then: Callable[[], None] | None = None
+    """Called when it has happened, before the sender can know; to kill it, for example."""
     seen: int = 0
     hits: int = 0
 
@@ -103,20 +105,21 @@ class FaultProxy:
         """How often each kind of fault happened."""
         return Counter(kind for _, _, kind in self.requests if kind is not None)
 
-    def choose(self, method: str, path: str) -> Kind | None:
+    def choose(self, method: str, path: str) -> Fault | None:
         """What happens to a request."""
-        ordered = next((fault.kind for fault in self.faults if fault.strikes(method, path)), None)
-        if ordered is None and self._random.random() < self.probability:
-            ordered = self._random.choice(self.kinds)
-        self.requests.append((method, path, ordered))
-        return ordered
+        fault = next((fault for fault in self.faults if fault.strikes(method, path)), None)
+        if fault is None and self._random.random() < self.probability:
+            fault = Fault(self._random.choice(self.kinds))
+        self.requests.append((method, path, fault.kind if fault else None))
+        return fault
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
-        kind = self.choose(request.method, request.path)
+        fault = self.choose(request.method, request.path)
+        kind = fault.kind if fault else None
         self.signers.update(re.findall(r"Credential=([^/]+)/", request.headers.get("Authorization", "")))
-        if kind == "reset_before":
-            return _reset(request)
+        if fault and kind == "reset_before":
+            return _reset(request, fault)
         body = await request.read()
         if kind in _ANSWERS:
             status, code = _ANSWERS[kind]
@@ -138,8 +141,8 @@ class FaultProxy:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
         ) as answer:
             content = await answer.read()
-        if kind == "reset_after":
-            return _reset(request)
+        if fault and kind == "reset_after":
+            return _reset(request, fault)
         response = web.StreamResponse(status=answer.status, reason=answer.reason)
         for name, value in answer.headers.items():
             if name.lower() not in _REMADE:
@@ -151,10 +154,10 @@ class FaultProxy:
         await response.prepare(request)
         if is_head:
             return response
-        if kind in {"truncate", "stall"} and content:
+        if fault and kind in {"truncate", "stall"} and content:
             await response.write(content[: len(content) // 2])
             await asyncio.sleep(0.02 if kind == "truncate" else 3600)
-            return _reset(request)
+            return _reset(request, fault)
         await response.write(content)
         await response.write_eof()
         return response
@@ -196,8 +199,10 @@ def running_fault_proxy(proxy: FaultProxy) -> Iterator[FaultProxy]:
         loop.close()
 
 
-def _reset(request: web.Request) -> web.Response:
+def _reset(request: web.Request, fault: Fault) -> web.Response:
     """Cut the connection with an RST."""
+    if fault.then is not None:
+        fault.then()
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

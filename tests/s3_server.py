@@ -11,6 +11,23 @@ from contextlib import contextmanager
 
 _READY_SECONDS = 60.0
 
+_MOTO = """
+import sys, threading
+from moto.s3.responses import S3Response
+from moto.server import main
+
+put, one_at_a_time = S3Response._key_response_put, threading.Lock()
+
+def put_alone(*args, **kwargs):
+    with one_at_a_time:
+        return put(*args, **kwargs)
+
+S3Response._key_response_put = put_alone
+main(sys.argv[1:])
+"""
+"""moto looks whether something is there before it writes, and between the two, on a busy machine, another thread may
+write: of eight conditional PUTs two won. S3 promises one."""
+
 CLEARED = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
 """Variables of the developer's own account that would win over the ones below."""
 
@@ -25,7 +42,7 @@ def running_s3_server() -> Iterator[str]:
     port = _free_port()
     endpoint = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-W", "ignore", "-c", _MOTO, "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,  # it logs every request
     )

@@ -117,3 +117,8 @@ class StorageError(RankmillError):
     """The object store or the file system refused, or credentials are missing or wrong."""
 
     exit_code = 7
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception of somebody else's says, 300 characters at most; its name if it is silent."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]

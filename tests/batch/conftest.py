@@ -3,7 +3,7 @@
 import gzip
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.batch.reader import polled
 from tests.tiny_models import CORPUS, save_tiny_model
 
 Row = dict[str, Any]
@@ -44,6 +45,13 @@ def rows() -> list[Row]:
                 }
             )
     return rows
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[None]:
+    """Somebody looks at the output in `out` all the time (F20)."""
+    with polled(tmp_path / "out"):
+        yield
 
 
 def nested(rows: list[Row]) -> list[Row]:

@@ -129,9 +129,9 @@ class MemoryFolder:
 
         return self._request(act)
 
-    def read_end(self, key: str, size: int, count: int) -> bytes:
-        """Read the last bytes."""
-        return self.get(key, None)[max(0, size - count) :]
+    def read_range(self, key: str, start: int, stop: int, if_match: str | None) -> bytes:
+        """Read some bytes."""
+        return self.get(key, if_match)[start:stop]
 
     def keys(self, prefix: str) -> list[str]:
         """List."""

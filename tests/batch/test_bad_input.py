@@ -1,5 +1,6 @@
 """What cannot be used is refused with exit code 2 before anything is written, naming every culprit and the fix."""
 
+import gzip
 import io
 import json
 import struct
@@ -15,7 +16,7 @@ from safetensors.numpy import save_file
 
 from rankmill.cli.main import main
 from rankmill.errors import InputError
-from tests.batch.conftest import Row, write_jsonl, write_parquet
+from tests.batch.conftest import Row, nested, write_jsonl, write_parquet
 from tests.batch.jobs import run_job
 
 GOOD: Row = {"query_id": "q", "query": "fox", "doc_id": "d", "text": "dog"}
@@ -51,9 +52,10 @@ def extension_table(folder: Path, column: str, storage: pa.Array, name: str) -> 
 
 
 def rerank(capsys: pytest.CaptureFixture[str], *flags: object) -> tuple[int, str]:
-    """Exit code and stderr of `rankmill rerank`."""
+    """Exit code of `rankmill rerank`, and what it said: stderr, then stdout."""
     code = main(["rerank", *map(str, flags)])
-    return code, capsys.readouterr().err
+    said = capsys.readouterr()
+    return code, said.err + said.out
 
 
 def table(folder: Path, **columns: pa.Array | list[Any]) -> Path:
@@ -163,6 +165,18 @@ CASES: dict[str, tuple[Maker, list[str]]] = {
         lambda f: text_file(f, "x.jsonl", orjson.dumps({**GOOD, "query_id": 2.5})),
         ["query_id is double; ids must be strings or integers"],
     ),
+    "pairs beside nested rows": (
+        lambda f: files(f, a=[GOOD], b=nested([GOOD]), c=[GOOD]),
+        ["b.parquet differs from", "one row per pair here, one row per query there"],
+    ),
+    "lists of strings beside pairs": (
+        lambda f: table(files(f, a=[GOOD]), candidates=[["dog"]]).parent,
+        ["in.parquet: candidates is list<", "nested input needs a list of structs with doc_id and text"],
+    ),
+    "nothing but lines beyond all measure": (
+        lambda f: text_file(f, "x.jsonl.gz", gzip.compress(b'{"text": "' + b"z" * MORE_THAN_A_LINE + b'"}', 1)),
+        ["x.jsonl.gz, line 1: the line has 73,400,332 bytes, and 67,108,864 are allowed", "--max-text-bytes"],
+    ),
     "values nested without end": (
         lambda f: text_file(f, "x.jsonl", b'{"query_id": ' + b"[" * 900 + b"]" * 900 + b"}"),
         ["x.jsonl: "],
@@ -176,6 +190,7 @@ CASES: dict[str, tuple[Maker, list[str]]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_unusable_input_is_refused(case: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """F24: no files, files without rows; and everything else that cannot be used."""
     make, sentences = CASES[case]
     (tmp_path / "in").mkdir()
     source = make(tmp_path / "in")
@@ -183,6 +198,23 @@ def test_unusable_input_is_refused(case: str, tmp_path: Path, model: Path, capsy
     assert code == 2
     for sentence in sentences:
         assert sentence in message
+    assert not (tmp_path / "out").exists()
+
+
+MORE_THAN_A_LINE = 70 << 20
+"""Bytes; 64 MiB are allowed."""
+
+
+def test_rows_that_no_memory_is_meant_to_hold_are_refused(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a lower limit than the 512 MiB of a shard."""
+    monkeypatch.setattr("rankmill.tables.parquet.TABLE_BYTES", 1000)
+    source = write_parquet(tmp_path / "in.parquet", [{**GOOD, "text": str(list(range(1000)))}])
+    code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", model)
+    assert code == 2
+    assert "the rows of row group 0 have" in message
+    assert "the texts of a whole shard may have 1,000" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -277,6 +309,7 @@ def test_a_folder_that_is_no_cross_encoder_is_refused(
 def test_an_output_folder_that_holds_something_else_is_refused(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """F19."""
     source = write_parquet(tmp_path / "in.parquet", [GOOD])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.docx").write_text("precious")

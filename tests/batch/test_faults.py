@@ -18,7 +18,7 @@ from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray
 
 SCORER = "python:tests.batch.crashing_scorers:score"
 
-pytestmark = pytest.mark.usefixtures("local_ray")
+pytestmark = pytest.mark.usefixtures("local_ray", "reader")
 
 Spoil = Callable[[dict[str, str]], Path]
 
@@ -100,6 +100,7 @@ def test_a_model_that_kills_every_process_fails_the_job_in_words(tmp_path: Path,
     assert str(failure.value).endswith("finished shards are kept.")  # and nothing of Ray's
 
 
+@pytest.mark.slow
 def test_workers_are_released_after_a_failure(tmp_path: Path, spoilt: Spoil) -> None:
     """A job in the same process, or the next one on the cluster, must find the accelerators free."""
     with pytest.raises(TooManyRejectedError):

@@ -62,6 +62,7 @@ def test_tokens_are_the_same_wherever_they_are_made(
 
 
 def test_the_row_is_rejected_and_no_other(shard: pa.Table, scratch: Scratch, model: Path) -> None:
+    """F15: while it is tokenised."""
     for piece, times in (("0-6", 2), ("0-3", 1), ("1-3", 1), ("2-3", 2)):
         killed(scratch, f"encode-0-{piece}", times)
     found = GuardedEncoding(scratch)(0, shard, ScorerOptions(model=str(model)))

@@ -1,4 +1,4 @@
-"""Whole processes and machines that go: F2 a killed worker, F3 a lost machine, F23 SIGTERM."""
+"""Whole processes that go, on one machine; `test_torture.py` has several, and kills at random."""
 
 import os
 import secrets
@@ -12,25 +12,37 @@ from pathlib import Path
 
 import pytest
 
+from rankmill.batch.recorded import read
+from rankmill.batch.verify import verify
+from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job
-from tests.cluster.processes import end_all_with, pids_with, psutil
+from tests.cluster.processes import command_of, end_all_with, pids_with
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("reader")]
 
 SCORER = "python:tests.batch.crashing_scorers:score"
+MODEL = "rankmill.batch import child"
+ACTOR = "ray::MapWorker(MapBatches(GuardedScore))"
 _TAG = "RANKMILL_TEST_TAG"
 
 
-@pytest.fixture
-def source(tmp_path: Path, rows: list[Row]) -> Path:
-    """Some 30 shards of a second each."""
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> Path:
+    """Some 30 shards of a third of a second each."""
     many = [
-        {**row, "query_id": f"{copy}-{row['query_id']}", "text": f"{row['text']} SLOW"}
+        {**row, "query_id": f"{copy}-{row['query_id']}", "text": f"{row['text']} {'' if number % 3 else 'SLOW'}"}
         for copy in range(4)
-        for row in rows
+        for number, row in enumerate(rows)
     ]
-    return write_parquet(tmp_path / "in.parquet", many)
+    return write_parquet(tmp_path_factory.mktemp("in") / "in.parquet", many)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, source: Path) -> list[Row]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_job(source, folder, SCORER)
+    return read_rankings(folder)
 
 
 @contextmanager
@@ -61,33 +73,42 @@ def wait_for_commits(output: Path, count: int, process: subprocess.Popen[str]) -
         time.sleep(0.02)
 
 
-def model_processes(tag: str) -> list[int]:
-    """The processes in which the model runs."""
-    return [pid for pid in pids_with(_TAG, tag) if "rankmill.batch import child" in " ".join(_command(pid))]
+def processes(tag: str, words: str) -> list[int]:
+    """Those whose command line has these words."""
+    return [pid for pid in pids_with(_TAG, tag) if words in " ".join(command_of(pid))]
 
 
-def _command(pid: int) -> list[str]:
-    try:
-        return list(psutil.Process(pid).cmdline())
-    except psutil.NoSuchProcess:
-        return []
+def test_a_killed_driver_loses_nothing(tmp_path: Path, source: Path, undisturbed: list[Row]) -> None:
+    """F1, on Ray."""
+    with started(rerank(source, tmp_path / "out")) as (process, _):
+        wait_for_commits(tmp_path / "out", 5, process)
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    summary = run_job(source, tmp_path / "out", SCORER)
+    assert 0 < summary.run_pairs < summary.totals.pairs_in
+    assert verify(read(Store(str(tmp_path / "out"))), deep=True).whole
+    assert read_rankings(tmp_path / "out") == undisturbed
 
 
-def test_a_killed_model_process_is_replaced(tmp_path: Path, source: Path) -> None:
-    """F2, as the kernel's OOM killer does it: SIGKILL to the largest process."""
+def test_killed_processes_are_replaced(tmp_path: Path, source: Path, undisturbed: list[Row]) -> None:
+    """F2, as the kernel's OOM killer does it: SIGKILL to those in which the model runs, later to what started them."""
     with started(rerank(source, tmp_path / "out")) as (process, tag):
-        wait_for_commits(tmp_path / "out", 2, process)
-        for pid in model_processes(tag):
-            os.kill(pid, signal.SIGKILL)
+        for commits, words in ((2, MODEL), (5, ACTOR)):
+            wait_for_commits(tmp_path / "out", commits, process)
+            victims = processes(tag, words)
+            assert victims
+            for pid in victims:
+                os.kill(pid, signal.SIGKILL)
         _, log = process.communicate(timeout=240)
     assert process.returncode == 0, log
-    run_job(source, tmp_path / "undisturbed", SCORER)
-    assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "undisturbed")
+    assert read_rankings(tmp_path / "out") == undisturbed
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_stop_it_leaves_within_seconds_and_nothing_stays(
-    tmp_path: Path, source: Path, stop: signal.Signals, code: int
+    tmp_path: Path, source: Path, undisturbed: list[Row], stop: signal.Signals, code: int
 ) -> None:
     """F23: a spot notice, `ray job stop`, Ctrl-C."""
     with started(rerank(source, tmp_path / "out")) as (process, tag):
@@ -95,7 +116,7 @@ def test_asked_to_stop_it_leaves_within_seconds_and_nothing_stays(
         process.send_signal(stop)
         _, log = process.communicate(timeout=20)  # it gives itself nine seconds; the rest is for busy machines
         deadline = time.monotonic() + 30
-        while model_processes(tag):
+        while processes(tag, MODEL):
             assert time.monotonic() < deadline, "the model's processes hold their accelerators"
             time.sleep(0.1)
     assert process.returncode == code, log
@@ -104,42 +125,4 @@ def test_asked_to_stop_it_leaves_within_seconds_and_nothing_stays(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     summary = run_job(source, tmp_path / "out", SCORER)
     assert 0 < summary.run_pairs < summary.totals.pairs_in
-    run_job(source, tmp_path / "undisturbed", SCORER)
-    assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "undisturbed")
-
-
-_CLUSTER = """
-import os, signal, sys, threading, time
-from pathlib import Path
-source, output, model = sys.argv[1:]
-os.environ.update(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled")
-from ray.cluster_utils import Cluster
-from rankmill.cli.rerank import rerank
-from rankmill.settings.rerank import RerankSettings
-
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-lost = cluster.add_node(num_cpus=2)
-
-def kill_a_machine():
-    while len(list(Path(output).glob("_rankmill/commits/*.json"))) < 3:
-        time.sleep(0.02)
-    (raylet,) = lost.all_processes["raylet"]
-    os.kill(raylet.process.pid, signal.SIGKILL)
-    Path(output, "..", "killed").touch()
-
-threading.Thread(target=kill_a_machine, daemon=True).start()
-summary = rerank(RerankSettings(input=source, output=output, model=model, shard_pairs=20, workers=(3, 3),
-                                gpus_per_worker=0, max_rejected="0", address=cluster.address))
-assert summary.totals.rejected == 0
-cluster.shutdown()
-"""
-
-
-def test_a_lost_machine_costs_no_row(tmp_path: Path, source: Path) -> None:
-    """F3: the raylet of one of two machines is killed while both score."""
-    with started(["-c", _CLUSTER, str(source), str(tmp_path / "out"), SCORER]) as (process, _):
-        _, log = process.communicate(timeout=280)
-    assert process.returncode == 0, log
-    assert (tmp_path / "killed").exists()
-    run_job(source, tmp_path / "undisturbed", SCORER)
-    assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "undisturbed")
+    assert read_rankings(tmp_path / "out") == undisturbed

@@ -1,6 +1,5 @@
 """A run with its queries and its corpus is the same job as candidates that bring their texts."""
 
-import gzip
 import json
 import random
 import subprocess
@@ -22,93 +21,22 @@ from rankmill.batch.recorded import read
 from rankmill.batch.stages import Encode, Write
 from rankmill.batch.sweep import leftovers
 from rankmill.batch.verify import verify
-from rankmill.cli import plan, retry_rejected
-from rankmill.errors import InputError, OutputConflictError, TooManyRejectedError, UsageError
+from rankmill.cli import retry_rejected
+from rankmill.errors import InputError, OutputConflictError, TooManyRejectedError
 from rankmill.scoring.options import ScorerOptions
-from rankmill.settings.plan import PlanSettings
 from rankmill.settings.retry import RetrySettings
 from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_jsonl, write_parquet
 from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray, settings_for
+from tests.batch.join_inputs import FORMS, Tables, bad_tables, beir, parquet, shared_candidates, tables_of
 
 T = TypeVar("T")
 R = TypeVar("R")
-Tables = dict[str, str]
 
 
 @pytest.fixture
 def shared(rows: list[Row]) -> list[Row]:
-    """Pairs in which every third document is a candidate of all queries."""
-    hot = [row for row in rows if row["query_id"] == "q12"][::3]
-    queries = {row["query_id"]: row["query"] for row in rows}
-    more = [{**row, "query_id": key, "query": query} for key, query in queries.items() if key != "q12" for row in hot]
-    pairs = rows + more
-    return sorted(pairs, key=lambda row: (row["query_id"], -row["retrieval_score"]))
-
-
-def tables_of(**paths: Path) -> Tables:
-    return {name: str(path) for name, path in paths.items()}
-
-
-def texts_of(pairs: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Queries and documents as BEIR has them, in no order."""
-    queries = {row["query_id"]: {"_id": row["query_id"], "text": row["query"]} for row in pairs}
-    documents = {row["doc_id"]: {"_id": row["doc_id"], "title": row["title"], "text": row["text"]} for row in pairs}
-    draw = random.Random(3)  # noqa: S311 - test data
-    return draw.sample([*queries.values()], len(queries)), draw.sample([*documents.values()], len(documents))
-
-
-def write_trec(path: Path, pairs: list[Row]) -> Path:
-    body = "".join(f"{p['query_id']} Q0 {p['doc_id']} {n} {p['retrieval_score']} bm25\n" for n, p in enumerate(pairs))
-    path.write_bytes(gzip.compress(body.encode()) if path.suffix == ".gz" else body.encode())
-    return path
-
-
-def run_rows(pairs: list[Row]) -> list[Row]:
-    return [{name: row[name] for name in ("query_id", "doc_id", "retrieval_score", "lang")} for row in pairs]
-
-
-def beir(folder: Path, pairs: list[Row]) -> Tables:
-    queries, documents = texts_of(pairs)
-    return tables_of(
-        source=write_trec(folder / "run.trec", pairs),
-        queries=write_jsonl(folder / "queries.jsonl", queries),
-        corpus=write_jsonl(folder / "corpus.jsonl.gz", documents),
-    )
-
-
-def trec_gz_in_parts(folder: Path, pairs: list[Row]) -> Tables:
-    queries, documents = texts_of(pairs)
-    (folder / "runs").mkdir()
-    for number in range(3):  # a query lies in all of them
-        write_trec(folder / "runs" / f"{number}.trec.gz", pairs[number::3])
-    for number in range(2):
-        write_jsonl(folder / "corpus" / f"{number}.jsonl", documents[number::2])
-    return tables_of(
-        source=folder / "runs",
-        queries=write_jsonl(folder / "queries.jsonl.gz", queries),
-        corpus=folder / "corpus",
-    )
-
-
-def parquet(folder: Path, pairs: list[Row]) -> Tables:
-    queries, documents = texts_of(pairs)
-    named = [{"query_id": row["_id"], "query": row["text"]} for row in queries]
-    schema = pa.schema({"doc_id": pa.large_string(), "title": pa.string(), "text": pa.string()})
-    return tables_of(
-        source=write_parquet(folder / "run.parquet", run_rows(pairs), row_group_size=50),
-        queries=write_parquet(folder / "queries.parquet", named),
-        corpus=write_parquet(
-            folder / "corpus.parquet", [{"doc_id": row.pop("_id"), **row} for row in documents], schema, 20
-        ),
-    )
-
-
-FORMS: dict[str, Callable[[Path, list[Row]], Tables]] = {
-    "beir": beir,
-    "trec.gz in parts": trec_gz_in_parts,
-    "parquet": parquet,
-}
+    return shared_candidates(rows)
 
 
 @pytest.fixture
@@ -168,25 +96,6 @@ def test_numbers_meet_their_digits_and_come_back_as_numbers(tmp_path: Path, mode
     table = pq.read_table(tmp_path / "out")
     assert (table.schema.field("query_id").type, table.schema.field("doc_id").type) == (pa.int64(), pa.int64())
     assert sorted(table.column("doc_id").to_pylist()) == [1, 2, 30]
-
-
-def bad_tables(folder: Path) -> Tables:
-    run = ["q Q0 good 1 9 x", "q Q0 gone 2 8 x", "nobody Q0 good 1 7 x", "q Q0 empty 3 6 x", "q Q0 typed 4 5 x"]
-    run += ["q good", "null Q0 good 1 1 x", "q Q0 twice 5 4 x"]
-    (folder / "run.trec").write_text("\n\n".join(run) + "\n")
-    corpus: list[Any] = [
-        {"_id": "good", "text": "dog"},
-        {"_id": "empty", "title": "a", "text": None},
-        {"_id": "typed", "text": 5},
-        {"text": "no id"},
-        {"_id": "twice", "text": "dog"},
-        {"_id": "twice", "text": "another dog"},
-    ]
-    return tables_of(
-        source=folder / "run.trec",
-        queries=write_jsonl(folder / "queries.jsonl", [{"_id": "q", "text": "fox"}, {"_id": "null", "text": None}]),
-        corpus=write_jsonl(folder / "corpus.jsonl", corpus),
-    )
 
 
 @pytest.mark.usefixtures("small_tasks")
@@ -357,12 +266,6 @@ def test_one_table_without_the_other_is_refused(tmp_path: Path, model: Path) -> 
         settings_for(tmp_path, tmp_path / "out", model, corpus="c.jsonl")
 
 
-def test_plan_says_that_it_cannot_look_into_a_join(tmp_path: Path, model: Path, shared: list[Row]) -> None:
-    tables = beir(tmp_path, shared)
-    with pytest.raises(UsageError, match="samples texts, which a run has not"):
-        plan.foresee(PlanSettings(input=tables.pop("source"), model=str(model), **tables))
-
-
 @pytest.mark.slow
 def test_a_join_holds_a_small_part_of_its_corpus(tmp_path: Path, model: Path) -> None:
     """Measured with 64 MiB a task: 400 MiB, of a corpus of 300 MB; 1,280 MiB with tasks that hold all of it."""
@@ -381,6 +284,7 @@ def test_a_join_holds_a_small_part_of_its_corpus(tmp_path: Path, model: Path) ->
 import json, resource, sys
 from rankmill.batch import job as batch
 from rankmill.batch.executor import InProcess
+from tests.batch.join_inputs import FORMS, Tables, bad_tables, beir, parquet, shared_candidates, tables_of
 from tests.batch.jobs import settings_for
 tables = json.loads(sys.argv[1])
 class JoinOnly(InProcess):

@@ -17,6 +17,7 @@ from rankmill.storage.lease import Lease, Sighting, acquire, held, look
 from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job, run_on_ray, settings_for
+from tests.batch.reader import polled
 from tests.conftest import S3Bucket
 from tests.fault_proxy import FaultProxy, running_fault_proxy
 
@@ -42,6 +43,7 @@ def test_a_second_run_is_refused_and_told_by_whom(
     assert not list((tmp_path / "out").glob("part-*"))
 
 
+@pytest.mark.usefixtures("reader")
 def test_a_run_that_was_taken_over_from_stops(tmp_path: Path, model: Path, rows: list[Row]) -> None:
     """F10: paused for longer than the lease lasts, it finds another run at work when it goes on."""
     source = write_parquet(tmp_path / "in.parquet", rows)
@@ -96,7 +98,8 @@ def test_the_hold_ends_with_the_run_however_it_ends(tmp_path: Path, model: Path,
 def test_a_job_on_ray_through_a_store_that_fails(tmp_path: Path, model: Path, rows: list[Row], s3: S3Bucket) -> None:
     """F5, F7: one request in twelve fails; the endpoint is known to driver and workers from the flag alone."""
     source = write_parquet(tmp_path / "in.parquet", rows)
-    with running_fault_proxy(FaultProxy(s3.endpoint, probability=0.08, seed=11)) as proxy:
+    storm = FaultProxy(s3.endpoint, probability=0.08, seed=11)
+    with running_fault_proxy(storm) as proxy, polled(s3.uri("out"), s3.endpoint):
         storage = {"endpoint": proxy.url, "retry_seconds": 60}
         run_on_ray(source, s3.uri("out"), model, workers=1, cpus_per_worker=1, storage=storage)
         written = {path.rpartition("/")[2] for method, path, _ in proxy.requests if method == "PUT"}

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankmill.batch.group import chunks
@@ -35,6 +35,7 @@ def runs(ids: list[str], batch: int = 7) -> Runs:
     return join(runs_of(pa.array(ids[n : n + batch]), np.ones(len(ids[n : n + batch]), np.int64), n) for n in slices)
 
 
+@settings(deadline=None)
 @given(files=files, shard_pairs=st.integers(1, 12))
 def test_every_row_is_in_one_shard_and_every_query_too(files: list[list[str]], shard_pairs: int) -> None:
     inputs = [InputFile(f"{n}.parquet", 1, "") for n in range(len(files))]
@@ -60,6 +61,7 @@ def test_every_row_is_in_one_shard_and_every_query_too(files: list[list[str]], s
     assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
 
 
+@settings(deadline=None)
 @given(files=files, shard_pairs=st.integers(1, 12))
 def test_contiguous_queries_cost_no_gathering(files: list[list[str]], shard_pairs: int) -> None:
     grouped = [sorted(f"{n}-{query}" for query in ids) for n, ids in enumerate(files)]

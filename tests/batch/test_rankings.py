@@ -13,7 +13,7 @@ import transformers
 from rankmill.batch import group
 from rankmill.errors import InputError
 from rankmill.settings.rerank import Columns
-from rankmill.tables import jsonl, parquet
+from rankmill.tables import lines, parquet
 from rankmill.tables.trec import read_run
 from tests.batch.conftest import FORMS, Row, nested, write_jsonl, write_parquet
 from tests.batch.jobs import read_rankings, run_job, run_on_ray
@@ -57,7 +57,8 @@ def test_rankings_equal_a_bare_transformers_loop(
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
-    ("form", "workers", "shard_pairs"), [("seven files", (1, 3), 1), ("shuffled over files", (1, 1), 30)]
+    ("form", "workers", "shard_pairs"),
+    [("seven files", (1, 3), 1), pytest.param("shuffled over files", (1, 1), 30, marks=pytest.mark.slow)],
 )
 def test_workers_and_shards_change_nothing_on_ray(
     form: str,
@@ -172,7 +173,7 @@ def test_scattered_rows_are_written_in_files_of_a_bounded_size(
 ) -> None:
     monkeypatch.setattr(group, "_FILE_BYTES", 1)  # every batch that is read makes a file
     monkeypatch.setattr(parquet, "_BATCH_ROWS", 5)
-    monkeypatch.setattr(jsonl, "_CHUNK_LINES", 5)
+    monkeypatch.setattr(lines, "_CHUNK_LINES", 5)
     run_job(FORMS[form](tmp_path / "in", rows), tmp_path / "out", model)
     assert_same(read_rankings(tmp_path / "out"), expected)
 

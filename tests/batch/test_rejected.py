@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from rankmill.batch.allowance import allowed_rejects
 from rankmill.batch.freight import EncodedShard
-from rankmill.batch.job import allowed_rejects
 from rankmill.batch.stages import score_shard
 from rankmill.errors import NonFiniteScoreError, TooManyRejectedError
 from rankmill.types import EncodedPairs
@@ -27,6 +27,7 @@ def reasons(output: Path) -> list[tuple[int, str | None, str | None, str]]:
 
 
 def test_nulls_in_parquet(tmp_path: Path, model: Path) -> None:
+    """F14."""
     rows = [GOOD] + [{**GOOD, "doc_id": f"no {name}", name: None} for name in ("query_id", "query", "text", "doc_id")]
     source = write_parquet(tmp_path / "in.parquet", rows)
     summary = run_job(source, tmp_path / "out", model, max_rejected=4)
@@ -240,6 +241,7 @@ class SometimesNotFinite:
 
 
 def test_pairs_without_a_finite_logit_are_rejected_alone() -> None:
+    """F14."""
     lengths = np.array([2, 3, 4, 3, 1], np.int32)
     pairs = pa.table(
         {

@@ -1,9 +1,6 @@
 """The same command continues; another one is refused."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -74,6 +71,7 @@ def test_scattered_queries_are_gathered_again(tmp_path: Path, model: Path, rows:
 def test_another_job_is_refused(
     tmp_path: Path, model: Path, rows: list[Row], change: dict[str, object], named: str
 ) -> None:
+    """F12."""
     source = write_parquet(tmp_path / "in.parquet", rows)
     run_job(source, tmp_path / "out", model)
     with pytest.raises(OutputConflictError) as refusal:
@@ -82,6 +80,7 @@ def test_another_job_is_refused(
 
 
 def test_another_input_is_refused(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    """F13: before the job continues."""
     source = write_parquet(tmp_path / "in" / "a.parquet", rows)
     run_job(source.parent, tmp_path / "out", model)
     write_parquet(tmp_path / "in" / "b.parquet", rows[:5])
@@ -92,7 +91,9 @@ def test_another_input_is_refused(tmp_path: Path, model: Path, rows: list[Row]) 
     assert "b.parquet was not part of it" in str(refusal.value)
 
 
+@pytest.mark.usefixtures("reader")
 def test_a_file_replaced_while_the_job_runs_is_noticed(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    """F13: while it runs."""
     source = write_parquet(tmp_path / "in.parquet", rows)
     job = batch.prepare(settings_for(source, tmp_path / "out", model))
 
@@ -105,6 +106,7 @@ def test_a_file_replaced_while_the_job_runs_is_noticed(tmp_path: Path, model: Pa
         batch.run(job, Meddling())
 
 
+@pytest.mark.usefixtures("reader")
 def test_a_file_replaced_by_one_of_as_many_rows_is_noticed_too(tmp_path: Path, model: Path, rows: list[Row]) -> None:
     files = [write_parquet(tmp_path / "in" / f"{name}.parquet", rows) for name in "ab"]
     job = batch.prepare(settings_for(tmp_path / "in", tmp_path / "out", model))
@@ -122,7 +124,7 @@ def test_a_file_replaced_by_one_of_as_many_rows_is_noticed_too(tmp_path: Path, m
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
-def test_another_release_that_cuts_other_shards_is_refused(
+def test_another_release_that_cuts_other_shards_goes_by_the_plan_that_is_there(
     tmp_path: Path, model: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_parquet(tmp_path / "in.parquet", rows)
@@ -130,6 +132,16 @@ def test_another_release_that_cuts_other_shards_is_refused(
     (tmp_path / "out" / "_SUCCESS").unlink()
     recorded = orjson.loads((tmp_path / "out" / "_rankmill" / "job.json").read_bytes())
     assert recorded["plan"]["shard_pairs"] == 256
+    monkeypatch.setattr(planning, "default_shard_pairs", lambda _pairs, _bytes: 20)
+    run_job(source, tmp_path / "out", model, shard_pairs=None)
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def test_where_rows_are_gathered_such_a_release_is_refused(
+    tmp_path: Path, model: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan there says how many places a shard has, not which."""
+    source = write_parquet(tmp_path / "in.parquet", rows[1::2] + rows[::2])
     run_job(source, tmp_path / "out", model, shard_pairs=None)
     (tmp_path / "out" / "_SUCCESS").unlink()
     monkeypatch.setattr(planning, "default_shard_pairs", lambda _pairs, _bytes: 20)
@@ -154,6 +166,7 @@ def test_an_error_closes_the_stream_of_work(tmp_path: Path, model: Path, rows: l
     assert ends == ["closed"], stopped  # while the error, whose traceback holds the stream, is still there
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_an_error_gives_the_workers_back_on_ray(tmp_path: Path, model: Path, rows: list[Row]) -> None:
     import ray  # noqa: PLC0415 - of the tests here only this one needs it
@@ -201,30 +214,3 @@ def test_what_was_gathered_from_another_input_is_not_used(tmp_path: Path, model:
     run_job(source, tmp_path / "out", model)
     run_job(source, tmp_path / "undisturbed", model)
     assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "undisturbed")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_stops_cleanly_and_says_how_to_continue(
-    tmp_path: Path, model: Path, rows: list[Row], stop: signal.Signals, code: int
-) -> None:
-    many = [{**row, "query_id": f"{copy}-{row['query_id']}"} for copy in range(60) for row in rows]
-    source = write_parquet(tmp_path / "in.parquet", many)
-    command = [sys.executable, "-m", "rankmill", "rerank", "--input", source, "--output", tmp_path / "out"]
-    command += ["--model", model, "--shard-pairs", "20", "--workers", "1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, env=environment) as process:
-        deadline = time.monotonic() + 120
-        while not list((tmp_path / "out").glob("_rankmill/commits/*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(stop)
-        _, message = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "run the same command to continue" in message
-    assert "Traceback" not in message
-    finished = len(list((tmp_path / "out").glob("_rankmill/commits/*")))
-    assert finished > 0
-    assert not (tmp_path / "out" / "_SUCCESS").exists()
-    summary = run_job(source, tmp_path / "out", model)
-    assert summary.totals.pairs_in == len(many)
-    assert summary.run_pairs < len(many)

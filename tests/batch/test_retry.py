@@ -77,6 +77,23 @@ def test_the_same_command_finds_itself_done_and_another_is_refused(tmp_path: Pat
     assert (third.totals.queries, third.totals.rejected) == (2, 0)
 
 
+def test_scores_that_were_kept_are_used_and_kept_again(tmp_path: Path, moody: list[Row]) -> None:
+    """Only the rows that were rejected are scored, unless another precision is asked for."""
+    source = write_parquet(tmp_path / "in.parquet", moody)
+    run_job(source, tmp_path / "out", MODEL, max_rejected=3, keep_scores=True)
+    (tmp_path / "mended").touch()
+    summary = retry(tmp_path / "out", tmp_path / "new")
+    assert summary is not None
+    assert (summary.totals.scored, summary.totals.reused) == (11 + 19, 11 + 19 - 3)
+    run_job(source, tmp_path / "undisturbed", MODEL)
+    whole = [row for row in read_rankings(tmp_path / "undisturbed") if row["query_id"] in {"q5", "q9"}]
+    assert read_rankings(tmp_path / "new") == whole
+    again = run_job(source, tmp_path / "again", MODEL, reuse=str(tmp_path / "new"))
+    assert again.totals.reused == 11 + 19
+    job, _ = choose(RetrySettings(finished=str(tmp_path / "out"), output="x", precision="bfloat16"))
+    assert (job.keep_scores, job.reuse) == (True, None)
+
+
 def test_reasons_are_chosen(tmp_path: Path, moody: list[Row]) -> None:
     source = write_parquet(tmp_path / "in.parquet", [{**moody[0], "text": None}, *moody])
     run_job(source, tmp_path / "out", MODEL, max_rejected=4)

@@ -12,7 +12,7 @@ from rankmill.batch.executor import InProcess
 from rankmill.batch.recorded import read
 from rankmill.batch.sweep import sweep
 from rankmill.batch.verify import verify
-from rankmill.errors import InputError, StorageError, UsageError
+from rankmill.errors import InputError, UsageError
 from rankmill.storage.store import Store
 from tests.batch.conftest import FORMS, Row, write_parquet
 from tests.batch.counting_scorer import asked
@@ -195,25 +195,6 @@ def test_what_cannot_be_reused_is_refused_before_anything_is_written(
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_damaged_scores_are_not_used(tmp_path: Path, rows: list[Row]) -> None:
-    source = write_parquet(tmp_path / "in.parquet", rows)
-    run_job(source, tmp_path / "old", COUNTING, keep_scores=True)
-    file = next((tmp_path / "old" / "_rankmill" / "scores").iterdir())
-    body = bytearray(file.read_bytes())
-    body[60] ^= 1
-    file.write_bytes(body)
-    with pytest.raises(StorageError, match=f"{file.name} is not what its job wrote"):
-        run_job(source, tmp_path / "new", COUNTING, reuse=str(tmp_path / "old"))
-    assert [problem.file for problem in verify(read(Store(str(tmp_path / "old"))), deep=True).problems] == [
-        f"_rankmill/scores/{file.name}"
-    ]
-    file.unlink()
-    assert not verify(read(Store(str(tmp_path / "old")))).whole
-    (tmp_path / "old" / "_rankmill" / "manifest.json").write_text("{}")
-    with pytest.raises(StorageError, match=r"manifest\.json was changed"):
-        run_job(source, tmp_path / "new", COUNTING, reuse=str(tmp_path / "old"))
-
-
 def test_gc_takes_scores_of_attempts_that_lost_and_what_was_sorted(tmp_path: Path, rows: list[Row]) -> None:
     source = write_parquet(tmp_path / "in.parquet", rows)
     run_job(source, tmp_path / "out", COUNTING, keep_scores=True)
@@ -260,6 +241,7 @@ def test_a_query_is_found_with_few_reads(tmp_path: Path, rows: list[Row], monkey
     assert index(everything.slice(0, 0).select(["query_key", "pair_key"])).num_rows == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_bucket_to_bucket_on_ray(tmp_path: Path, rows: list[Row], s3: S3Bucket) -> None:
     """Also for a shard of which the model's process loses a row: what rides along is not lost with it."""

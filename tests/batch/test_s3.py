@@ -1,18 +1,27 @@
 """The same job from bucket to bucket, and what a bucket can refuse."""
 
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import boto3  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
 
+from rankmill.batch import job as batch
+from rankmill.batch.executor import InProcess
+from rankmill.batch.receipts import Receipt
+from rankmill.batch.stages import Encode, Write
 from rankmill.cli.main import main
+from rankmill.errors import InputError, StorageError
+from rankmill.scoring.options import ScorerOptions
 from tests.batch.conftest import Row, write_jsonl, write_parquet
-from tests.batch.jobs import read_rankings, run_job, run_on_ray
+from tests.batch.jobs import read_rankings, run_job, run_on_ray, settings_for
+from tests.batch.reader import polled
 from tests.conftest import S3Bucket
+from tests.fault_proxy import Fault, FaultProxy, running_fault_proxy
 
 
 @contextmanager
@@ -29,6 +38,14 @@ def set_unchecked_requests(s3: S3Bucket, count: str) -> None:
     address = f"{s3.endpoint}/moto-api/reset-auth"
     request = urllib.request.Request(address, count.encode(), {"Content-Type": "text/plain"})  # noqa: S310 - loopback
     urllib.request.urlopen(request).close()  # noqa: S310
+
+
+def write_small_groups(folder: Path, rows: list[Row]) -> Path:
+    return write_parquet(folder / "a.parquet", rows, row_group_size=7)
+
+
+def write_lines(folder: Path, rows: list[Row]) -> Path:
+    return write_jsonl(folder / "a.jsonl", [{**row, "text": row["text"] * 30} for row in rows])
 
 
 def upload(s3: S3Bucket, *paths: Path) -> None:
@@ -74,6 +91,62 @@ def test_a_folder_made_in_the_console(tmp_path: Path, model: Path, rows: list[Ro
     for number, source in enumerate(("in", "in/", "in/*")):
         summary = run_job(s3.uri(source), tmp_path / f"out{number}", model)
         assert summary.totals.scored == len(rows)
+
+
+@pytest.mark.parametrize("write", [write_small_groups, write_lines])
+def test_a_file_replaced_while_it_is_read(
+    write: Callable[[Path, list[Row]], Path], tmp_path: Path, model: Path, rows: list[Row], s3: S3Bucket
+) -> None:
+    """F13: in the middle of the pass over it, by one of the same rows."""
+    source = write(tmp_path, rows)
+    upload(s3, source)
+    job = batch.prepare(settings_for(s3.uri("in"), s3.uri("out"), model))
+    client = boto3.client("s3")
+
+    class Meddling(InProcess):
+        def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
+            receipts = InProcess().run_shards(encode, scorer, write)
+            yield next(receipts)
+            client.put_object(Bucket=s3.bucket, Key=f"in/{source.name}", Body=source.read_bytes() + b"\n")
+            yield from receipts
+
+    with pytest.raises(InputError, match=r"The input changed while the job ran: s3://\S+ was replaced"):
+        batch.run(job, Meddling())
+    client.close()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("times", [2, 1_000_000])
+def test_a_task_whose_store_fails_is_repeated(
+    times: int, tmp_path: Path, model: Path, rows: list[Row], s3: S3Bucket
+) -> None:
+    """F5, F18: what the store itself does not repeat, or no longer, Ray does: a few times, then the job fails."""
+    upload(s3, write_parquet(tmp_path / "in.parquet", rows))
+    with running_fault_proxy(FaultProxy(s3.endpoint)) as proxy, polled(s3.uri("out"), s3.endpoint):
+
+        def deny() -> None:
+            proxy.faults += [
+                Fault("denied", "PUT", "/out/part-000003", times=times),
+                Fault("denied", "GET", "/in/in.parquet", times=1),
+            ]
+
+        proxy.faults.append(Fault("reset_after", "PUT", "/out/_rankmill/job.json", then=deny))  # planned and read
+        run = partial(
+            run_on_ray,
+            s3.uri("in"),
+            s3.uri("out"),
+            model,
+            workers=1,
+            cpus_per_worker=1,
+            storage={"endpoint": proxy.url},
+        )
+        if times == 2:
+            assert run().totals.scored == len(rows)
+            return
+        with pytest.raises(StorageError, match=r"No permission to write .*part-000003.parquet: 403 AccessDenied"):
+            run()
+        assert proxy.faults[1].hits == 8, "four times two: each asks for fresh credentials once"
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,7 @@ def test_on_s3_too(s3: S3Bucket, source: Path, model: Path) -> None:
 
 
 def test_every_flipped_byte_of_a_part_is_found_by_deep(output: Path) -> None:
+    """F8: in the output."""
     part = output / "part-000001.parquet"
     body = part.read_bytes()
     for at in range(0, len(body), max(1, len(body) // 40)):
@@ -172,6 +173,28 @@ def add_rejected_rows(output: Path) -> None:
     (output / "_rejected" / "part-000001-0123456789abcdef.parquet").write_bytes(b"PAR1")
 
 
+def lose_the_plan(output: Path) -> None:
+    (output / "_rankmill" / "plan.parquet").unlink()
+
+
+def cut_the_plan(output: Path) -> None:
+    path = output / "_rankmill" / "plan.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def edit_the_plan(output: Path) -> None:
+    path = output / "_rankmill" / "plan.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, len(table) - 1), path)
+
+
+def lie_about_a_shard(output: Path) -> None:
+    """A row more was read and rejected than the plan has for the shard."""
+    record = output / "_rankmill" / "commits" / "000001.json"
+    values = orjson.loads(record.read_bytes())
+    record.write_bytes(orjson.dumps(values | {"pairs_in": values["pairs_in"] + 1, "rejected": 1}))
+
+
 DAMAGE: dict[Callable[[Path], None], str] = {
     remove_part: r"part-000003.parquet: expected \d+ bytes; found no such file",
     add_part: r"part-000099.parquet: expected no such file: no commit record names it; found \d+ bytes",
@@ -186,6 +209,10 @@ DAMAGE: dict[Callable[[Path], None], str] = {
     edit_the_marker: r"_SUCCESS: expected rows_out 169; found 1",
     edit_the_job: r"_rankmill/job.json: expected fingerprint \w+, by its content; found \w+",
     lose_rejected_rows: r"_rejected/part-000000-\w+.parquet: expected \d+ bytes; found no such file",
+    lose_the_plan: r"_rankmill/plan.parquet: expected a plan; found none",
+    cut_the_plan: r"_rankmill/plan.parquet: expected a plan; found 100 bytes that are none",
+    edit_the_plan: r"_rankmill/plan.parquet: expected rows of sha256 \w+, by _rankmill/job.json; found \w+",
+    lie_about_a_shard: r"_rankmill/commits/000001.json: expected the 20 pairs of the plan; found 21 pairs",
     add_rejected_rows: r"_rejected/part-000001-0123456789abcdef.parquet: expected no such file",
 }
 
@@ -255,7 +282,7 @@ def test_a_killed_job_is_incomplete_and_its_damage_is_named(tmp_path: Path, sour
 
 
 def test_another_attempt_adopts_the_part_with_its_rejected_rows(tmp_path: Path, source: Path, model: Path) -> None:
-    """The first attempt died between its part and its commit record; the second one has no row to reject."""
+    """F11: the first attempt died between its part and its commit record; the second one has no row to reject."""
 
     class TwoAttempts(InProcess):
         def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:

@@ -26,6 +26,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model"), "bert")
 
 
+@pytest.fixture(autouse=True)
+def _no_figures_of_earlier_runs(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKMILL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture
 def rows() -> list[Row]:
     """40 queries of 5 candidates; every text of the second half is longer."""
@@ -63,6 +68,53 @@ def test_counts_and_tokens(
     assert found["sample"]["mean_tokens"] == pytest.approx(float(np.mean(lengths)), rel=0.15)
     assert found["tokens"] == round(found["sample"]["mean_tokens"] * 200)
     assert found["estimate"] is None
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl", "jsonl.gz"])
+def test_a_run_is_counted_and_its_texts_are_sampled(
+    tmp_path: Path, model: Path, rows: list[Row], form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Documents are twice as many as the run asks for; no file is joined or written."""
+    documents = [{"_id": str(n), "text": rows[n]["text"]} for n in range(len(rows))]
+    queries = [{"_id": str(n), "text": "a red fox"} for n in range(40)]
+    run = tmp_path / "run.trec"
+    run.write_text("".join(f"{n // 5} Q0 {n % 100} 1 {n} x\n" for n in range(200)))
+    corpus = tmp_path / f"corpus.{form}"
+    if form == "parquet":
+        pq.write_table(pa.Table.from_pylist(documents), corpus, row_group_size=50)
+    else:
+        write_jsonl(corpus, documents)
+    write_jsonl(tmp_path / "queries.jsonl", queries)
+    flags = ["--input", run, "--queries", tmp_path / "queries.jsonl", "--corpus", corpus, "--shard-pairs", 10]
+    flags += [
+        "--model",
+        model,
+        "--bench",
+        bench_file(tmp_path / "bench.json", model, chosen={"device": "cpu", "precision": "float32"}),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    found = plan(capsys, *flags)
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+    assert (found["pairs"], found["queries"], found["shards"], found["files"]) == (200, 40, 20, 3)
+    assert (found["joined"], found["sample"]["pairs"] >= 64, found["sample"]["rejected"]) == (True, True, 0)
+    encoder = load_encoder(ScorerOptions(model=str(model)))
+    lengths = encoder.encode(["a red fox"] * len(rows), [row["text"] for row in rows]).lengths
+    assert found["sample"]["mean_tokens"] == pytest.approx(float(np.mean(lengths)), rel=0.15)
+    assert found["tokens"] == round(found["sample"]["mean_tokens"] * 200)
+    assert found["estimate"]["tokens_per_second"] == 400
+    assert main(["plan", *map(str, flags)]) == 0
+    assert "Estimated: tokens, sizes and what follows from them" in capsys.readouterr().out
+
+
+def test_a_run_without_usable_texts_is_refused_by_plan_too(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.trec").write_text("q Q0 d 1 1 x\n")
+    write_jsonl(tmp_path / "queries.jsonl", [{"_id": "q", "text": "fox"}])
+    write_jsonl(tmp_path / "corpus.jsonl", [{"_id": "d", "body": "dog"}])
+    flags = ["--input", tmp_path / "run.trec", "--queries", tmp_path / "queries.jsonl", "--model", model]
+    assert main(["plan", *map(str, flags), "--corpus", str(tmp_path / "corpus.jsonl")]) == 2
+    assert "no column text" in capsys.readouterr().err
 
 
 def bench_file(path: Path, measured: Path, **changes: Any) -> Path:
@@ -126,8 +178,6 @@ def test_mistakes_are_found_before_anything_runs(
     pq.write_table(pa.Table.from_pylist(rows).drop_columns("text"), tmp_path / "in.parquet")
     assert main(["plan", "--input", str(tmp_path / "in.parquet"), "--model", str(model)]) == 2
     assert "no column text" in capsys.readouterr().err
-    assert main(["plan", "--input", "in.parquet", "--gpu-price", "2"]) == 2
-    assert "--gpu-price needs --bench" in capsys.readouterr().err
 
 
 def test_an_output_is_looked_at_and_left_alone(

@@ -21,6 +21,14 @@ def pids_with(variable: str, value: str) -> list[int]:
     return found
 
 
+def command_of(pid: int) -> list[str]:
+    """The command line of a process; empty when it is gone."""
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:
+        return []
+
+
 def end_all_with(variable: str, value: str, *, seconds: float = 20.0) -> None:
     """Kill those processes, one by one by pid, until none is left.
 

@@ -11,8 +11,9 @@ LIBRARY = Path(__file__).parents[2] / "lib"
 LAYERS = (
     ("types", "errors"),
     ("settings",),  # what a person may set; the tables take their column names from it
+    ("storage",),  # inputs are read through it too
     ("tables",),
-    ("scoring", "ranking", "storage", "retrieval", "evaluation"),
+    ("scoring", "ranking", "retrieval", "evaluation"),
     ("batch", "serving", "training"),  # the first row that may import Ray
     ("cluster",),
     ("demo",),

@@ -76,6 +76,12 @@ def test_a_bad_document_is_named(tmp_path: Path, documents: list[dict[str, objec
         list(corpus.read(0, 10))
 
 
+def test_a_line_beyond_all_measure_is_refused(tmp_path: Path) -> None:
+    path = write_beir(tmp_path / "c.jsonl.gz", [*DOCUMENTS, {"_id": "x", "text": "z" * (65 << 20)}])
+    with pytest.raises(InputError, match=r"c\.jsonl\.gz, line 6 .*68,15\d,\d{3} bytes, and 67,108,864 are allowed"):
+        list(open_corpus(str(path), STORAGE).read(0, 10))
+
+
 def test_bad_columns_are_all_named(tmp_path: Path) -> None:
     table = pa.table({"doc_id": [1.5], "text": [["a"]], "vector": [1], "a b": [1]})
     with pytest.raises(InputError) as caught:

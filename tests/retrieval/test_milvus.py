@@ -1,6 +1,8 @@
 """The index in Milvus, here Milvus Lite: the same seam, the same filters, the same promises."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from rankmill.retrieval.milvus import MilvusRetriever, open_milvus
 from rankmill.retrieval.milvus_build import build_milvus
 from rankmill.retrieval.milvus_client import is_milvus
 from rankmill.retrieval.retriever import MODES, Embed, Retriever
+from rankmill.serving.index import index_of
+from rankmill.settings.serve import EndpointSettings
 from rankmill.settings.storage import StorageSettings
 from tests.retrieval.corpora import DOCUMENTS, StoppingEmbedder, embed, filters, manifest_of, numbered, write_beir
 
@@ -131,3 +135,19 @@ def test_which_uris_are_milvus() -> None:
         False,
         False,
     ]
+
+
+def test_a_closed_file_can_be_opened_by_another_process(tmp_path: Path) -> None:
+    """As `rankmill serve` looks at an index, and lets a replica search it."""
+    make(write_beir(tmp_path / "c.jsonl"), tmp_path / "index.db")
+    open_milvus(str(tmp_path / "index.db"), embed, FINGERPRINT).close()
+    script = (
+        f"from rankmill.retrieval.milvus import open_milvus; print(open_milvus({str(tmp_path / 'index.db')!r}).columns)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert "doc_id" in done.stdout, done.stderr
+
+
+def test_two_processes_cannot_search_one_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--index-replicas 2: only one process"):
+        index_of(EndpointSettings(index=str(tmp_path / "index.db"), index_replicas=2))

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,10 +149,8 @@ def test_without_network_the_alternatives_are_named(
 def test_a_silent_network_is_not_waited_for(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.silent = True
     monkeypatch.setattr(hub_module, "_TIMEOUT_SECONDS", 0.2)
-    start = time.monotonic()
     with pytest.raises(ModelError, match=r"could not be reached \(ReadTimeout"):
         check_model(ScorerOptions(model=NAME))
-    assert time.monotonic() - start < 5
     assert len(hub.requests) == 1  # asked once
 
 

@@ -45,8 +45,18 @@ def scorers(folder: Path, tokens: int) -> tuple[PairScorer, PairScorer, SmallDev
     return whole, PairScorer(whole.card, whole._encoder, device, options), device
 
 
-def test_batches_are_made_smaller_once_and_for_all(tiny: Mapping[str, Path]) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+    ids=["gpu", "python", "cpu"],
+)
+def test_batches_are_made_smaller_once_and_for_all(tiny: Mapping[str, Path], error: Exception) -> None:
     whole, small, device = scorers(tiny["bert"], tokens=200)
+    device.error = error
     pairs = whole.encode(["water"] * len(TEXTS), TEXTS)
     assert int(pairs.lengths.max()) <= 200
     assert np.abs(small.logits(pairs) - whole.logits(pairs)).max() < 1e-5

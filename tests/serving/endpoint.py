@@ -117,13 +117,3 @@ def wait_for_replicas(
             return found
         wait.wait(0.1)
     raise AssertionError(f"{len(found)} replicas, and no more")
-
-
-def wait_for_answers(answers: list[Any], count: int) -> None:
-    """Return once there are so many."""
-    wait = threading.Event()
-    for _ in range(1200):
-        if len(answers) >= count:
-            return
-        wait.wait(0.1)
-    raise AssertionError(f"{len(answers)} answers, and no more")

@@ -38,7 +38,7 @@ class HeldBackend(LocalBackend):
         self.pairs: list[int] = []
         """Per call."""
 
-    async def score(self, model: str, pairs: EncodedPairs, deadline: float) -> Scored:
+    async def score(self, model: ModelInfo, pairs: EncodedPairs, deadline: float) -> Scored:
         """See `Backend`."""
         self.pairs.append(len(pairs))
         self.waiting += 1
@@ -51,6 +51,12 @@ class HeldBackend(LocalBackend):
         finally:
             self.waiting -= 1
         return await super().score(model, pairs, deadline)
+
+    def take_over(self, info: ModelInfo) -> None:
+        """Score by another version of a model from now on; the gateway is not told."""
+        newer = LocalBackend.load({info.name: info}, queue_tokens=1_000_000, cache_bytes=0)
+        self._models = {**self._models, info.name: info}
+        self._replicas = {**self._replicas, **newer._replicas}
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ class Live:
 
     def metric(self, line: str) -> float:
         """The value of the metric whose line begins like this; 0 where there is none."""
-        lines = self.gateway.metrics.text({}).decode().splitlines()
+        lines = self.gateway.metrics.text().decode().splitlines()
         return next((float(found.rsplit(" ", 1)[1]) for found in lines if found.startswith(line)), 0.0)
 
 

@@ -12,13 +12,17 @@ from tests.tiny_models import save_tiny_model
 pytestmark = pytest.mark.slow
 
 
-def test_a_model_that_sleeps_is_woken_by_a_request_and_grows_with_the_work(
+def test_a_model_that_sleeps_is_woken_by_a_request_grows_with_the_work_and_sleeps_again(
     local_ray: None,  # noqa: ARG001 - Serve runs on it
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("rankmill.serving.application._DOWNSCALE_SECONDS", 3.0)  # of 120
     model = save_tiny_model(tmp_path / "tiny", "bert")
     with serve_started() as address:
-        endpoint = deploy(address, model=str(model), replicas=(0, 2), scale_seconds=0.001, cache_bytes=0)
+        endpoint = deploy(
+            address, model=str(model), replicas=(0, 2), scale_seconds=0.001, cache_bytes=0, timeout_seconds=150
+        )
         assert replica_processes(endpoint.name) == []
         status, answer = endpoint.rerank(BODY)
         assert status == 200
@@ -43,3 +47,18 @@ def test_a_model_that_sleeps_is_woken_by_a_request_and_grows_with_the_work(
             for thread in clients:
                 thread.join()
         assert {status for status, _ in answers} == {200}
+
+        wait_for_none(endpoint.name)
+        status, answer = endpoint.rerank(BODY)
+        assert status == 200
+        assert [result["index"] for result in answer["results"]] == endpoint.expected()
+
+
+def wait_for_none(application: str) -> None:
+    """Return once the model has no replica any more."""
+    pause = threading.Event()
+    for _ in range(1200):
+        if not replica_processes(application):
+            return
+        pause.wait(0.1)
+    raise AssertionError(f"replicas that nobody needs: {replica_processes(application)}")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rankmill.errors import NonFiniteScoreError
+from rankmill.serving.backend import Work
 from rankmill.serving.batcher import Batcher
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.types import EncodedPairs
@@ -65,7 +66,7 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 def batcher(forward: Recorder, call_tokens: int = 20, queue_tokens: int = 10**6) -> Batcher:
-    return Batcher(forward, call_tokens=call_tokens, queue_tokens=queue_tokens)
+    return Batcher(forward, call_tokens=call_tokens, queue_tokens=queue_tokens, call_seconds=0)
 
 
 lengths_of_requests = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=20), min_size=1, max_size=8)
@@ -79,14 +80,19 @@ def test_every_pair_is_scored_once_and_goes_back_to_its_owner(lengths: list[list
         shared = batcher(scorer, call_tokens)
         requests = [request(of_one) for of_one in lengths]
         found = await asyncio.gather(*(shared.score(pairs, LONG) for pairs in requests))
-        for pairs, logits in zip(requests, found, strict=True):
+        for pairs, (logits, _) in zip(requests, found, strict=True):
             assert logits.dtype == np.float32
             np.testing.assert_array_equal(logits, expected(pairs))
         assert sum(map(len, scorer.calls)) == sum(map(len, requests))
         assert all(len(call) == 1 or call.lengths.sum() <= call_tokens for call in scorer.calls)
         assert shared.queued_tokens == 0
-        assert shared.tally.pairs == sum(map(len, requests))
-        assert shared.tally.tokens == sum(map(sum, lengths))
+        works = [work for _, work in found]
+        assert [work.pairs for work in works] == list(map(len, requests))
+        assert [work.tokens for work in works] == list(map(sum, lengths))
+        whole = sum(works, Work())
+        assert whole.calls == pytest.approx(len(scorer.calls)) == shared.work.calls
+        assert (whole.pairs, whole.tokens) == (shared.work.pairs, shared.work.tokens)
+        assert whole.seconds == pytest.approx(shared.work.seconds)
         await shared.close()
 
     run(test())
@@ -96,7 +102,7 @@ def test_requests_that_wait_together_share_a_call() -> None:
     async def test() -> None:
         scorer = Recorder()
         shared = batcher(scorer, call_tokens=100)
-        await asyncio.gather(*(shared.score(request([5, 7]), LONG) for _ in range(8)))
+        await asyncio.gather(*(shared.score(request([5, 7]), LONG) for _ in range(7)))  # 7 x 14 tokens when padded
         assert len(scorer.calls) == 1
 
     run(test())
@@ -132,12 +138,78 @@ def test_a_small_request_that_comes_during_a_large_one_is_in_the_next_call() -> 
         scorer.open.clear()
         large = asyncio.create_task(shared.score(request([10] * 1000), LONG))
         await scorer.busy()
-        small = asyncio.create_task(shared.score(request([5, 5]), LONG))
+        pairs = request([5, 5])
+        small = asyncio.create_task(shared.score(pairs, LONG))
         await asyncio.sleep(0)
         scorer.open.set()
         await small
-        assert len(scorer.calls) <= 3  # the one that ran, its own, and the one that has begun since
+        assert set(pairs.token_ids) <= set(scorer.calls[1].token_ids)
         await large
+        await shared.close()
+
+    run(test())
+
+
+def test_what_ends_with_a_call_does_not_wait_for_much_that_does_not() -> None:
+    """Beside a small request, a large one may fill a quarter of a call, and not all that is left of it."""
+
+    async def test() -> None:
+        for small, beside in (([4], 5), ([12], 5), ([4, 4], 5), ([18], 2)):
+            scorer = Recorder()
+            shared = batcher(scorer, call_tokens=20)
+            scorer.open.clear()
+            first = asyncio.create_task(shared.score(request([20]), LONG))
+            await scorer.busy()
+            large = asyncio.create_task(shared.score(request([1] * 100), LONG))
+            await asyncio.sleep(0)
+            little = asyncio.create_task(shared.score(request(small), LONG))
+            await asyncio.sleep(0)
+            scorer.open.set()
+            await asyncio.gather(first, large, little)
+            assert scorer.calls[1].lengths.sum() == sum(small) + beside
+            assert [int(call.lengths.sum()) for call in scorer.calls[2:-1]] == [20] * len(scorer.calls[2:-1])
+            await shared.close()
+
+    run(test())
+
+
+def test_calls_of_a_request_that_is_alone_end_where_another_one_comes() -> None:
+    """They are planned together; newcomers, health checks and cancellations wait for one of them, not for all."""
+
+    async def test() -> None:
+        scorer = Recorder()
+        shared = batcher(scorer, call_tokens=20)
+        scorer.open.clear()
+        large = asyncio.create_task(shared.score(request([10] * 1000), LONG))
+        await scorer.busy()
+        check = asyncio.create_task(shared.alone(request([3])))
+        await asyncio.sleep(0.05)
+        scorer.open.set()
+        await check
+        assert len(scorer.calls[1]) == 1
+        scorer.open.clear()
+        while not large.cancelled():
+            large.cancel()
+            await asyncio.sleep(0)
+        made = len(scorer.calls)
+        scorer.open.set()
+        await shared.close()
+        assert len(scorer.calls) <= made + 1  # one may have begun as it was cancelled
+        assert shared.queued_tokens == 0
+
+    run(test())
+
+
+def test_padding_is_counted_by_call() -> None:
+    async def test() -> None:
+        shared = Batcher(
+            lambda pairs: np.zeros(len(pairs), np.float32),
+            call_tokens=20,
+            queue_tokens=100,
+            waste=lambda lengths: int(lengths.max()) * len(lengths) - int(lengths.sum()),
+        )
+        _, work = await shared.score(request([4, 10, 3]), LONG)  # 10 and 4 in a call, then 3
+        assert (work.calls, work.tokens, work.padding) == (2, 17, 6)
         await shared.close()
 
     run(test())
@@ -177,7 +249,6 @@ def test_cancelled_requests_are_not_computed() -> None:
         assert len(scorer.calls) == 2
         assert not any(np.isin(call.token_ids, pairs.token_ids).any() for call in scorer.calls)
         assert shared.queued_tokens == 0
-        assert shared.tally.cancelled == 1
         await shared.close()
 
     run(test())
@@ -196,7 +267,6 @@ def test_a_request_whose_time_is_over_is_answered_during_the_call_and_not_comput
         scorer.open.set()
         await running
         assert len(scorer.calls) == 1
-        assert shared.tally.expired == 1
         with pytest.raises(RequestError) as raised:
             await shared.score(request([20]), 0.0)
         assert raised.value.kind is Kind.DEADLINE
@@ -223,12 +293,12 @@ def test_cancelling_some_changes_nothing_for_the_others(
                 task.cancel()
         scorer.open.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        for i, logits in enumerate(found):
+        for i, answer in enumerate(found):
             if i in cancelled:
-                assert isinstance(logits, asyncio.CancelledError)
+                assert isinstance(answer, asyncio.CancelledError)
             else:
-                assert not isinstance(logits, BaseException)
-                np.testing.assert_array_equal(logits, expected(requests[i]))
+                assert not isinstance(answer, BaseException)
+                np.testing.assert_array_equal(answer[0], expected(requests[i]))
         assert shared.queued_tokens == 0
         await shared.close()
 
@@ -247,8 +317,7 @@ def test_only_the_owner_of_a_pair_without_a_score_fails() -> None:
         assert found[0].kind is Kind.INTERNAL
         assert "1 of 2" in str(found[0])
         assert not isinstance(found[1], BaseException)
-        np.testing.assert_array_equal(found[1], expected(good))
-        assert shared.tally.failed == 1
+        np.testing.assert_array_equal(found[1][0], expected(good))
         await shared.close()
 
     run(test())
@@ -265,7 +334,7 @@ def test_a_call_that_breaks_fails_its_requests_and_no_later_ones() -> None:
         assert raised.value.kind is Kind.INTERNAL
         assert "token 0" not in str(raised.value)  # what a model says may quote a document
         good = request([4])
-        np.testing.assert_array_equal(await shared.score(good, LONG), expected(good))
+        np.testing.assert_array_equal((await shared.score(good, LONG))[0], expected(good))
         await shared.close()
 
     run(test())
@@ -276,7 +345,7 @@ def test_a_full_queue_refuses() -> None:
         scorer = Recorder()
         shared = batcher(scorer, call_tokens=20, queue_tokens=100)
         first = request([10] * 20)  # more than may wait, but nothing else does
-        np.testing.assert_array_equal(await shared.score(first, LONG), expected(first))
+        np.testing.assert_array_equal((await shared.score(first, LONG))[0], expected(first))
         scorer.open.clear()
         waiting = asyncio.create_task(shared.score(request([60]), LONG))
         await asyncio.sleep(0)
@@ -285,7 +354,6 @@ def test_a_full_queue_refuses() -> None:
         assert raised.value.kind is Kind.OVERLOADED
         assert raised.value.retry_after is not None
         assert raised.value.retry_after > 0
-        assert shared.tally.overloaded == 1
         fits = asyncio.create_task(shared.score(request([40]), LONG))
         scorer.open.set()
         await asyncio.gather(waiting, fits)
@@ -299,7 +367,7 @@ def test_a_request_that_would_wait_in_vain_is_refused_at_once() -> None:
         scorer = Recorder()
         shared = batcher(scorer, call_tokens=20)
         scorer.open.clear()
-        slow = asyncio.create_task(shared.score(request([20] * 10), LONG))
+        slow = asyncio.create_task(shared.score(request([20] * 5000), LONG))
         await scorer.busy()
         await asyncio.sleep(0.05)  # what makes this model slow: its speed is measured
         scorer.open.set()
@@ -349,7 +417,7 @@ def test_closing_finishes_what_waits_and_takes_in_nothing_more() -> None:
         assert raised.value.kind is Kind.UNAVAILABLE
         scorer.open.set()
         await closing
-        np.testing.assert_array_equal(await waiting, expected(pairs))
+        np.testing.assert_array_equal((await waiting)[0], expected(pairs))
 
     run(test())
 
@@ -357,8 +425,8 @@ def test_closing_finishes_what_waits_and_takes_in_nothing_more() -> None:
 def test_no_pairs_and_empty_pairs() -> None:
     async def test() -> None:
         shared = Batcher(lambda pairs: np.ones(len(pairs), dtype=np.float32), call_tokens=20, queue_tokens=100)
-        assert (await shared.score(request([]), LONG)).shape == (0,)
-        np.testing.assert_array_equal(await shared.score(request([0, 0]), LONG), [1, 1])
+        assert (await shared.score(request([]), LONG))[0].shape == (0,)
+        np.testing.assert_array_equal((await shared.score(request([0, 0]), LONG))[0], [1, 1])
         await shared.close()
 
     run(test())

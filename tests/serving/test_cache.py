@@ -39,7 +39,6 @@ def test_what_was_kept_is_found() -> None:
     cache = ScoreCache(10_000)
     cache.keep([b"a", b"b"], floats([1.5, -0.1]))
     np.testing.assert_array_equal(cache.find([b"b", b"c", b"a"]), floats([-0.1, np.nan, 1.5]))
-    assert (cache.hits, cache.misses) == (2, 1)
 
 
 @given(st.lists(st.integers(0, 9), max_size=60))

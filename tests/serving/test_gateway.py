@@ -4,8 +4,10 @@ import contextlib
 import http.client
 import itertools
 import json
+import select
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import rankmill
+from rankmill.errors import StorageError
+from rankmill.retrieval.retriever import Found, Mode
+from rankmill.scoring.load import check_model
 from rankmill.serving.dialects.routes import ROUTES
 from rankmill.serving.keys import KEYS_VARIABLE
 from rankmill.settings.gateway import GatewaySettings
 from tests.serving.live import Live, eventually, live, tiny
+from tests.tiny_models import save_tiny_model
 
 QUERY = "how do I sort a list of numbers"
 DOCUMENTS = [
@@ -104,6 +110,22 @@ def test_models_are_chosen_by_name_and_alias(server: Live, models: Path, name: s
     assert body["model"] == name
     assert by_index(body, "relevance_score") == pytest.approx(list(scores), abs=1e-5)
     assert by_index(rerank(server), "relevance_score") != pytest.approx(list(scores), abs=1e-5)
+
+
+def test_a_version_that_takes_over_is_given_its_own_tokens(models: Path) -> None:
+    before = tiny(models, "changing")
+    options = replace(before.options, model=str(save_tiny_model(models / "newer", "bert", 2)), max_length=16)
+    newer = replace(before, card=check_model(options), options=options)
+    with live(SMALL, before) as server:
+        old = rerank(server)
+        server.backend.take_over(newer)
+        for fields in ({}, {"max_tokens_per_doc": 4}):
+            answer = server.post({"query": QUERY, "documents": DOCUMENTS, **fields})
+            library = rankmill.load(options.model, max_length=16, max_document_tokens=4 if fields else None)
+            scores = library.score([(QUERY, text) for text in DOCUMENTS])
+            assert by_index(answer.json, "relevance_score") == pytest.approx(list(scores), abs=1e-5)
+            assert answer.headers["x-model-revision"] == newer.revision
+        assert by_index(old, "relevance_score") != pytest.approx(list(scores), abs=1e-5)
 
 
 def test_equal_pairs_are_scored_once_and_keep_their_order(server: Live) -> None:
@@ -286,8 +308,30 @@ def test_slow_bodies_are_refused(server: Live) -> None:
     with server.connect() as connection:
         connection.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
         answer = connection.recv(2000)
-        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"0.5 seconds" in answer
+
+
+def test_clients_that_send_slowly_keep_nobody_out(models: Path) -> None:
+    settings = GatewaySettings(max_running_requests=2, max_body_bytes=1000, body_seconds=20)
+    with live(settings, tiny(models)) as server, contextlib.ExitStack() as opened:
+        head = b"POST /v1/rerank HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n"
+        slow = [opened.enter_context(server.connect()) for _ in range(20)]
+        for connection in slow:
+            connection.sendall(head + b"{")
+        body = {"query": "q", "documents": ["d"]}
+        for _ in range(3):
+            assert server.post(body).status == 200
+        # but what they send is kept, and counts: two full bodies are the most
+        for connection in slow[:3]:
+            connection.sendall(b" " * 800)
+        answered, _, _ = select.select(slow[:3], [], [], 20)
+        refused = answered[0].recv(2000)
+        assert refused.startswith(b"HTTP/1.1 429 ")
+        assert b"retry-after: 1" in refused
+        for connection in slow:
+            connection.close()
+        eventually(lambda: server.post(body).status == 200)
 
 
 def test_compressed_bodies_are_refused(server: Live) -> None:
@@ -366,6 +410,28 @@ def test_more_requests_than_it_works_on_are_told_to_come_back(models: Path) -> N
         assert server.post(body).status == 200
 
 
+class LostIndex:
+    """An index whose store does not answer."""
+
+    modes: tuple[Mode, ...] = ("sparse",)
+    columns: tuple[str, ...] = ()
+
+    async def search(self, query: str, k: int, mode: Mode, filter: str | None = None) -> Found:  # noqa: A002, ARG002
+        raise StorageError("The index cannot be read.")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_lost_index_takes_no_reranking_with_it(models: Path) -> None:
+    with live(GatewaySettings(), tiny(models), retriever=LostIndex()) as server:
+        answer = server.post({"query": "canary"}, "/v1/search")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert b"canary" not in answer.body
+        assert server.ask("GET", "/readyz").status == 200
+        assert server.post({"query": "q", "documents": ["d"]}).status == 200
+
+
 # --- keys
 
 
@@ -429,6 +495,18 @@ def test_ready_means_that_a_pair_was_scored(models: Path) -> None:
         assert server.backend.pairs == [2]
 
 
+def test_probes_at_the_start_share_one_forward_pass(models: Path) -> None:
+    with live(GatewaySettings(), tiny(models)) as server, ThreadPoolExecutor(8) as probes:
+        server.backend.open.clear()
+        asked = [probes.submit(server.ask, "GET", "/readyz") for _ in range(8)]
+        eventually(lambda: server.backend.waiting == 1)
+        assert server.ask("GET", "/healthz").status == 200
+        assert server.backend.waiting == 1
+        server.backend.open.set()
+        assert [probe.result().status for probe in asked] == [200] * 8
+        assert server.backend.pairs == [2]
+
+
 def test_models_and_info(server: Live) -> None:
     listed = server.ask("GET", "/v1/models").json
     assert [model["id"] for model in listed["data"]] == ["tiny", "tiny-alias", "other", "other-alias"]
@@ -452,7 +530,6 @@ def test_metrics_count_what_happened(server: Live) -> None:
     after = [server.metric(name) for name in (line, pairs, cut, repeated)]
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 6, 1, 1]
     text = server.ask("GET", "/metrics").body.decode()
-    assert 'rankmill_replicas_running{model="tiny"} 1.0' in text
     assert f'revision="{server.backend.models()["tiny"].revision}"' in text
     assert server.metric('rankmill_request_seconds_count{phase="score"}') > 0
 

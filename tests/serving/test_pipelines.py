@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import JsonValue
 
 from rankmill.retrieval.corpus import open_corpus
 from rankmill.retrieval.lance import open_lance
@@ -15,9 +14,11 @@ from rankmill.scoring.activation import activate
 from rankmill.scoring.load import load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
-from rankmill.serving.pipelines import Around, PipelineAnswer, execute, fill, parse_pipeline
+from rankmill.serving.pipeline_bodies import PipelineAnswer
+from rankmill.serving.pipelines import Around, execute, parse_pipeline
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.search import Rerank, Reranked
+from rankmill.serving.templates import MOST_CHARACTERS, Templates
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.settings.storage import StorageSettings
 from tests.retrieval.corpora import DOCUMENTS, embed, manifest_of, write_beir
@@ -159,12 +160,19 @@ def test_bad_pipelines_are_refused_without_an_echo(index: str, scorer: Scorer, s
 
 
 def test_templates() -> None:
-    inputs: dict[str, JsonValue] = {"a": "x", "n": 3, "o": {"k": "{{INPUT.a}}"}}
-    assert fill(["{{INPUT.n}}", "{{ INPUT.a }}-{{INPUT.n}}", {"q": "{{INPUT.a}}"}, 7], inputs) == [
+    templates = Templates({"a": "x", "n": 3, "o": {"k": "{{INPUT.a}}"}})
+    assert templates.fill(["{{INPUT.n}}", "{{ INPUT.a }}-{{INPUT.n}}", {"q": "{{INPUT.a}}"}, 7]) == [
         3,
         "x-3",
         {"q": "x"},
         7,
     ]
-    assert fill("{{INPUT.o}}", inputs) == {"k": "{{INPUT.a}}"}  # an input is no template
-    assert fill("{{OTHER.a}} {INPUT.a}", inputs) == "{{OTHER.a}} {INPUT.a}"
+    assert templates.fill("{{INPUT.o}}") == {"k": "{{INPUT.a}}"}  # an input is no template
+    assert templates.fill("{{OTHER.a}} {INPUT.a}") == "{{OTHER.a}} {INPUT.a}"
+
+
+def test_a_small_body_does_not_grow_by_its_templates() -> None:
+    templates = Templates({"long": "x" * (MOST_CHARACTERS // 10)})
+    assert len(str(templates.fill("{{INPUT.long}} " * 9))) > MOST_CHARACTERS // 2
+    with pytest.raises(RequestError, match="1,000,000 characters"):
+        templates.fill(["{{INPUT.long}}!"] * 2)

@@ -61,7 +61,7 @@ def test_requests_that_share_the_scorer_get_what_they_would_get_alone(scorer: Sc
         for pairs, scored in zip(requests, found, strict=True):
             np.testing.assert_allclose(scored.logits, scorer.logits(pairs), atol=1e-5)
             assert scored.best is None
-        assert replica.numbers().queued_tokens == 0
+        assert replica.load()[0] == 0
         await replica.close()
 
     run(test())
@@ -77,8 +77,7 @@ def test_known_pairs_are_not_computed_again(scorer: Scorer) -> None:
         assert (first.cached, second.cached, other.cached) == (0, 4, 0)
         np.testing.assert_array_equal(second.logits[:4], first.logits)
         np.testing.assert_allclose(second.logits, scorer.logits(scorer.encode(["a query"] * 6, texts)), atol=1e-5)
-        numbers = replica.numbers()
-        assert (numbers.pairs, numbers.cache_hits, numbers.cache_misses) == (12, 4, 12)
+        assert [scored.work.pairs for scored in (first, second, other)] == [4, 2, 6]
         await replica.close()
 
     run(test())
@@ -170,16 +169,17 @@ def test_a_model_that_fails_its_self_test_is_refused(options: ScorerOptions, mon
 
 def test_the_local_backend(options: ScorerOptions, scorer: Scorer) -> None:
     async def test() -> None:
-        backend = LocalBackend.load({"tiny": info_of(options)}, queue_tokens=100_000, cache_bytes=0)
+        info = info_of(options)
+        backend = LocalBackend.load({"tiny": info}, queue_tokens=100_000, cache_bytes=0)
         assert list(backend.models()) == ["tiny"]
         assert await backend.ready("tiny")
         pairs = pairs_of(scorer, 9)
-        found = await backend.score("tiny", pairs, LONG)
+        found = await backend.score(info, pairs, LONG)
         np.testing.assert_allclose(found.logits, scorer.logits(pairs), atol=1e-5)
         with pytest.raises(RequestError) as raised:
-            await backend.score("tiny", pairs, 0.0)
+            await backend.score(info, pairs, 0.0)
         assert raised.value.kind is Kind.DEADLINE
-        assert [numbers.pairs for numbers in await backend.numbers("tiny")] == [9]
+        assert found.work.pairs == 9
         await backend.close()
 
     run(test())

@@ -12,6 +12,7 @@ from rankmill.cli.main import COMMANDS
 from rankmill.errors import UsageError
 from rankmill.settings.load import CommandSettings, load_settings
 from rankmill.settings.rerank import RerankSettings
+from rankmill.settings.serve import ServeSettings
 from rankmill.settings.train import TrainSettings
 
 NEEDED = ["--input", "in", "--output", "out"]
@@ -64,6 +65,12 @@ def test_columns_in_a_file(text: str, config: Path) -> None:
     columns = rerank(file=config).columns
     assert (columns.query_id, columns.text, columns.doc_id) == ("qid", "body", "doc_id")
     assert rerank("--columns.text", "abstract", file=config).columns == columns.model_copy(update={"text": "abstract"})
+
+
+def test_dashes_and_underscores_are_the_same_in_a_list_too(config: Path) -> None:
+    config.write_text("models:\n  - {model: a, cache-bytes: 5}\n  - {model: b, cache_bytes: 6}\n")
+    settings = load_settings(ServeSettings, ["--config", str(config)], "rankmill serve")
+    assert [(each.model, each.cache_bytes) for each in settings.models] == [("a", 5), ("b", 6)]
 
 
 def test_the_environment_wins_over_the_file_and_flags_over_both(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

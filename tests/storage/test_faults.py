@@ -33,6 +33,7 @@ def store(s3: S3Bucket, proxy: FaultProxy) -> Store:
 
 @pytest.mark.parametrize("kind", ["slow_down", "error_500", "conflict_409", "reset_before", "reset_after"])
 def test_a_create_wins_through_trouble(kind: Kind, store: Store, proxy: FaultProxy, s3: S3Bucket) -> None:
+    """F5, F6, F7."""
     proxy.faults.append(Fault(kind, "PUT", times=3))
     assert store.create("key", b"body")
     assert proxy.struck()[kind] >= 1
@@ -49,7 +50,7 @@ def test_trouble_does_not_win_what_another_has_won(kind: Kind, store: Store, pro
 
 
 def test_a_lost_acknowledgement_is_known_by_the_token(store: Store, proxy: FaultProxy) -> None:
-    """The first PUT arrives, its answer does not; the second is refused; the HEAD says whose the object is."""
+    """F7: the first PUT arrives, its answer does not; the second is refused; the HEAD says whose the object is."""
     proxy.faults.append(Fault("reset_after", "PUT"))
     assert store.create("key", b"body", {"rows": "17"})
     assert [method for method, _, _ in proxy.requests] == ["PUT", "PUT", "HEAD"]
@@ -80,6 +81,7 @@ def test_without_the_check_of_the_token_a_writer_believes_that_it_lost(
 def test_reading_and_listing_win_through_trouble(
     kind: Kind, ask: Callable[[Store], bool], store: Store, proxy: FaultProxy
 ) -> None:
+    """F5, F6."""
     store.create("a/key", bytes(100_000))
     proxy.faults.append(Fault(kind, "GET", times=2))
     assert ask(store)
@@ -97,6 +99,7 @@ def test_the_deadline_ends_the_waiting(s3: S3Bucket, proxy: FaultProxy) -> None:
 
 
 def test_credentials_that_ran_out_are_asked_for_again_once(store: Store, proxy: FaultProxy) -> None:
+    """F18."""
     proxy.faults.append(Fault("expired", "PUT"))
     assert store.create("key", b"body")
     proxy.faults.append(Fault("expired", "PUT", times=100))
@@ -143,6 +146,7 @@ class TestProbe:
     def test_a_store_that_ignores_the_condition_is_refused(
         self, store: Store, proxy: FaultProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """F17."""
         proxy.dropped_headers = ["if-none-match"]
         with pytest.raises(
             StorageError, match=r"out cannot keep a job safe: of 8 writers .*, \d were told.*--allow-uns"

@@ -85,6 +85,7 @@ def test_a_live_holder_is_named_and_left_alone(store: Store) -> None:
 
 
 def test_a_silent_holder_is_waited_for_and_then_taken_over_from(store: Store) -> None:
+    """F10."""
     zombie = Time().acquire(store)
     elsewhere(store, 1)
     zombie.beat()

@@ -65,7 +65,7 @@ def test_every_line_makes_a_pair(tmp_path: Path) -> None:
 
 
 def test_large_lines_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rankmill.tables.jsonl._CHUNK_BYTES", 100)
+    monkeypatch.setattr("rankmill.tables.lines._CHUNK_BYTES", 100)
     rows = [{"query_id": n, "query": "fox", "doc_id": n, "text": "dog" * 20} for n in range(5)]
     file = jsonl(tmp_path, *rows, name="in.jsonl.gz")
     assert find_runs(file, layout(file)).start.tolist() == [0, 1, 2, 3, 4]

@@ -81,6 +81,7 @@ def test_the_same_settings_give_the_same_weights_and_another_seed_does_not(
     assert not torch.equal(weights(tmp_path / "a")["classifier.weight"], weights(tmp_path / "c")["classifier.weight"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_to_the_same_weights(tmp_path: Path, tiny_body: Path, overlap_lists: Lists) -> None:
     settings = settings_for(tmp_path, tiny_body, overlap_lists, steps=600, dropout=0.1, output=tmp_path / "whole")
     train(settings)

@@ -5,11 +5,12 @@ process ends: a CUDA error leaves a process in which every later call fails too,
 """
 
 import faulthandler
+import fcntl
 import os
 import pickle
 import select
+import signal
 import sys
-import threading
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -22,9 +23,8 @@ UNUSABLE = 86
 
 def main() -> None:
     """Serve the parent at the other end of the socket whose number is the first argument, until it closes."""
-    descriptor = int(sys.argv[1])
-    connection = Connection(descriptor)
-    threading.Thread(target=_end_with_parent, args=(descriptor,), name="parent", daemon=True).start()
+    _end_with_parent()
+    connection = Connection(int(sys.argv[1]))
     faulthandler.enable()  # a segfault leaves its stack in the worker's log
     stage, arguments, folder = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own parent
     stacks.register(folder)
@@ -68,9 +68,17 @@ def _sendable(error: Exception) -> Exception:
     return error
 
 
-def _end_with_parent(descriptor: int) -> None:
-    """End this process as soon as the parent's end of the socket closes, whatever the main thread is busy with."""
-    poll = select.poll()
-    poll.register(descriptor, select.POLLRDHUP)
-    poll.poll()
-    os._exit(0)
+def _end_with_parent() -> None:
+    """Have the kernel end this process as soon as the parent closes the pipe that is our standard input, or dies.
+
+    Nothing is ever written to that pipe, so that its only event is its end, for which O_ASYNC brings SIGIO, which ends
+    a process by default. No thread of ours need run for that: the model may hang in C and hold the interpreter's lock.
+    PR_SET_PDEATHSIG would do it too soon: when the thread ends that started us, of a parent that lives.
+    """
+    pipe = sys.stdin.fileno()
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGIO})  # masks are inherited
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([pipe], [], [], 0)[0]:  # it was closed before we listened
+        os._exit(0)

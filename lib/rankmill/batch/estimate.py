@@ -32,6 +32,7 @@ class _Machine(BaseModel):
     cpu: str = ""
     gpu: str | None = None
     threads: int
+    date: str = ""
 
 
 class Figures(BaseModel):

@@ -89,6 +89,8 @@ class ScoredShard:
     """Time of the forward passes."""
     known: pa.Table | None = None
     """As in EncodedShard."""
+    recalled: int = 0
+    """Pairs among those known that the worker remembered from another shard (`rankmill.batch.memory`)."""
 
     def to_row(self) -> pa.Table:
         """Pack into a one-row table."""
@@ -98,6 +100,7 @@ class ScoredShard:
                 "pairs": pa.array([_to_ipc(self.pairs)], pa.large_binary()),
                 "rejected": pa.array([_to_ipc(self.rejected)], pa.large_binary()),
                 "scoring_seconds": pa.array([self.scoring_seconds], pa.float64()),
+                "recalled": pa.array([self.recalled], pa.int64()),
                 "known": pa.array([_maybe_ipc(self.known)], pa.large_binary()),
             }
         )
@@ -110,8 +113,26 @@ class ScoredShard:
             pairs=_from_ipc(row.column("pairs")[0]),
             rejected=_from_ipc(row.column("rejected")[0]),
             scoring_seconds=row.column("scoring_seconds")[0].as_py(),
+            recalled=row.column("recalled")[0].as_py(),
             known=_maybe_table(row.column("known")[0]),
         )
+
+
+def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
+    """The pairs without those at the given positions."""
+    kept = np.ones(len(pairs), dtype=bool)
+    kept[dropped] = False
+    lengths, chunks = pairs.lengths, pairs.chunks
+    if chunks is not None:
+        rows = np.repeat(kept, chunks.counts)
+        chunks = Chunks(chunks.counts[kept], chunks.lengths[rows], chunks.spans[rows])
+    return EncodedPairs(
+        token_ids=pairs.token_ids[np.repeat(kept, lengths)],
+        offsets=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
+        document_starts=pairs.document_starts[kept],
+        truncated=pairs.truncated[kept],
+        chunks=chunks,
+    )
 
 
 def chunk_lists(chunks: Chunks) -> pa.ListArray:

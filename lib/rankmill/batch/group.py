@@ -80,12 +80,14 @@ def in_bulk(rows: Iterable[Keyed], size: int) -> Iterator[Keyed]:
     """The same rows in tables of `size` bytes, and a batch more."""
     tables: list[pa.Table] = []
     keys: list[NDArray[np.int32]] = []
+    held = 0
     for table, key in rows:
         tables.append(table)
         keys.append(key)
-        if sum(held.nbytes for held in tables) >= size:
+        held += table.nbytes
+        if held >= size:
             yield pa.concat_tables(tables), np.concatenate(keys)
-            tables, keys = [], []
+            tables, keys, held = [], [], 0
     if tables:
         yield pa.concat_tables(tables), np.concatenate(keys)
 

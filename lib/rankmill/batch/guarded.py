@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from rankmill.batch import stacks
 from rankmill.batch.freight import EncodedShard, ScoredShard
+from rankmill.batch.repeats import with_recalled
 from rankmill.batch.salvage import MOST_LOST, Lost, PieceFailedError, salvage
 from rankmill.batch.scratch import Scratch
 from rankmill.batch.stage_process import StageDiedError, StageProcess
@@ -113,13 +114,14 @@ class GuardedScore:
             return rows[0]
         pieces = [ScoredShard.from_row(piece) for piece in rows] or [unscored(shard)]
         blamed = [_blamed(shard.pairs, one, shard.rejected.schema) for one in lost]
-        return ScoredShard(
+        whole = ScoredShard(
             shard.index,
             pa.concat_tables([piece.pairs for piece in pieces]),
             pa.concat_tables([shard.rejected, *(piece.rejected for piece in pieces), *blamed]),
             sum(piece.scoring_seconds for piece in pieces),
             shard.known,
-        ).to_row()
+        )
+        return with_recalled(whole, *(piece.known for piece in pieces)).to_row()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,39 +1,43 @@
 """The batch job, from settings to `_SUCCESS`: look, plan, gather, stream, finish.
 
 Everything that can be refused is refused before a worker starts or a byte is written. The commit order is what makes a
-job restartable: job record, then for each shard rejected rows, part and commit record, and `_SUCCESS` last. The same
-command run again finds the record, skips committed shards and does the rest.
+job restartable: plan, job record, then for each shard rejected rows, part and commit record, and `_SUCCESS` last. The
+same command run again finds the record, skips committed shards and does the rest.
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import orjson
+import pyarrow as pa
 
-from rankmill.batch import group, join, manifest, output, reuse, scan, score_files, trec_run
+from rankmill.batch import group, join, manifest, output, plan_file, publish, reuse, scan, trec_run
+from rankmill.batch.allowance import collect
 from rankmill.batch.executor import Executor
 from rankmill.batch.machine import peak_bytes
-from rankmill.batch.parts import PartOptions
+from rankmill.batch.parts import PartOptions, schema_of
 from rankmill.batch.plan import Plan, read_units
-from rankmill.batch.planning import cut, understand
-from rankmill.batch.progress import Report, Work, watching
+from rankmill.batch.planning import planned, understand
+from rankmill.batch.progress import Work, watching
 from rankmill.batch.read import Source
 from rankmill.batch.receipts import Receipt, Totals, total
 from rankmill.batch.retry import Retry
 from rankmill.batch.stages import Encode, Write
 from rankmill.batch.summary import JobSummary
-from rankmill.errors import InputError, StorageError, TooManyRejectedError
+from rankmill.batch.sweep import tidy
+from rankmill.errors import InputError, StorageError
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.rerank import RerankSettings
 from rankmill.settings.scorer import ScorerSettings
 from rankmill.storage.lease import Lease, held
 from rankmill.storage.probe import require_atomic_create
-from rankmill.storage.store import STAGING, Store
+from rankmill.storage.store import Store
 from rankmill.tables.locate import InputFile, absolute
 
 _log = logging.getLogger("rankmill")
@@ -41,9 +45,6 @@ _log = logging.getLogger("rankmill")
 # leave to run a model's code is given on the command line, each time: whoever can write to a bucket must not give it
 RECORDED_OPTIONS = tuple(sorted(ScorerSettings.model_fields.keys() - {"trust_remote_code"}))
 """Scorer settings that the job record keeps as they were asked for, the model pinned."""
-
-PASSING = (group.FOLDER, join.FOLDER, reuse.FOLDER, STAGING)
-"""Folders of the output that hold nothing of worth once the job is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ class Prepared:
             revision=self.card.revision or "",
             fingerprint=self.card.fingerprint,
         )
+
+    @property
+    def part_schema(self) -> pa.Schema:
+        """Columns of the parts."""
+        return schema_of(self.part_options, chunked=self.settings.long_documents == "chunk")
 
 
 def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
@@ -110,12 +116,16 @@ def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
         inputs=tuple((file.uri, file.size, file.version) for file in known.inspected.every_file),
         scorer=known.card.fingerprint,
         command={**_places(settings), **{name: getattr(known.scorer, name) for name in RECORDED_OPTIONS}},
+        unverified=known.inspected.unverified,
     )
     output.refuse_foreign(store, record)
     earlier = None
     if settings.reuse is not None and store.head(output.SUCCESS) is None:
         earlier = reuse.open_earlier(settings.reuse, settings.storage, store, known.card.fingerprint)
-    return Prepared(settings, store, known.card, known.scorer, known.inspected, record, retry, earlier)
+    job = Prepared(settings, store, known.card, known.scorer, known.inspected, record, retry, earlier)
+    if settings.publish is not None:
+        publish.refuse_types(job.part_schema)
+    return job
 
 
 def _places(settings: RerankSettings) -> dict[str, str]:
@@ -140,14 +150,18 @@ def description(job: Prepared) -> str:
 
 
 def already_complete(job: Prepared) -> JobSummary | None:
-    """The summary of a job that has its `_SUCCESS`, else None; writes the run of `--trec-run`, which may be new."""
+    """The summary of a job that has its `_SUCCESS`, else None; does what `--trec-run` and `--publish` ask anew."""
     if job.store.read_if_present(output.SUCCESS) is None:
         return None
     receipts = output.finished_shards(job.store)
     if job.settings.trec_run is not None:
         trec_run.write(job.settings.trec_run, job.store, receipts)
+    _publish(job, orjson.loads(job.store.read(output.JOB))["fingerprint"], receipts)
     totals = total(receipts.values())
-    return JobSummary(job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, peak_bytes(), already_complete=True)
+    unverified, peak = job.inspected.unverified, peak_bytes()
+    return JobSummary(
+        job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, peak, unverified, already_complete=True
+    )
 
 
 def run(job: Prepared, executor: Executor) -> JobSummary:
@@ -160,12 +174,14 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
         OutputBusyError: another run holds the output, or took it over.
     """
     started = time.monotonic()
-    plan, shard_pairs = cut(job.settings, job.inspected, executor, job.retry)
-    job = replace(job, record=replace(job.record, plan=output.describe_plan(plan, shard_pairs)))
+    found = planned(job.store, job.settings, job.inspected, executor, job.retry)
+    job = replace(job, record=replace(job.record, plan=found.described))
     require_atomic_create(job.store, allow_unsafe=job.settings.allow_unsafe_store)
+    output.refuse_foreign(job.store, job.record)  # its words say more than those of a plan that differs
+    plan_file.record(job.store, found.file)
     output.claim(job.store, job.record)
     with held(job.store, job.settings.storage.lease_seconds) as lease:
-        return _work(job, executor, plan, lease, started)
+        return _work(job, executor, found.plan, lease, started)
 
 
 def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: float) -> JobSummary:
@@ -202,7 +218,7 @@ def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: 
         watching(work, before, quiet=job.settings.quiet) as report,
         closing(executor.run_shards(encode, job.scorer, write)) as stream,
     ):
-        _collect(_while_held(stream, lease), before, report, job.settings.max_rejected, plan.pairs)
+        collect(_while_held(stream, lease), before, report, job.settings.max_rejected, plan.pairs)
     lease.check()
     now = time.monotonic()
     totals = _finish(job, plan)
@@ -218,6 +234,7 @@ def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: 
         scoring_share=busy / (seconds * executor.workers) if seconds else 0.0,
         workers=executor.workers,
         driver_peak_bytes=peak_bytes(),
+        unverified_inputs=job.inspected.unverified,
         already_complete=False,
     )
 
@@ -229,37 +246,10 @@ def _while_held(stream: Iterator[Receipt], lease: Lease) -> Iterator[Receipt]:
         yield receipt
 
 
-def allowed_rejects(allowance: str, rows: int) -> int:
-    """Rows that may be rejected: `100` is a number, `0.1%` a share of all rows, rounded down."""
-    if allowance.endswith("%"):
-        return int(rows * float(allowance.removesuffix("%")) / 100)
-    return int(allowance)
-
-
 def _gather(plan: Plan, source: Source, store: Store, executor: Executor) -> tuple[Plan, tuple[InputFile, ...]]:
     pieces = group.chunks(plan)
     _log.info("gathering %s pairs of queries that lie in several places", f"{int(plan.scattered.pairs.sum()):,}")
     return group.complete(plan, executor.map(partial(group.gather, source=source, store=store), pieces))
-
-
-def _collect(stream: Iterator[Receipt], before: Totals, report: Report, allowance: str, pairs: int) -> None:
-    """Take receipts as they come; stop as soon as too many rows are rejected."""
-    totals = before
-    allowed = allowed_rejects(allowance, pairs)
-    for receipt in stream:
-        totals = totals.plus(receipt)
-        report(totals)
-        _refuse_rejects(totals, allowed, allowance)
-    _refuse_rejects(totals, allowed, allowance)
-
-
-def _refuse_rejects(totals: Totals, allowed: int, allowance: str) -> None:
-    if totals.rejected > allowed:
-        raise TooManyRejectedError(
-            f"{totals.rejected:,} rows could not be scored, of {totals.pairs_in:,} so far; --max-rejected {allowance} "
-            f"allows {allowed:,}. _rejected/ in the output says which and why. Mend the input and start a new job, or "
-            "run the same command with a larger --max-rejected: finished shards are kept."
-        )
 
 
 def _finish(job: Prepared, plan: Plan) -> Totals:
@@ -276,22 +266,18 @@ def _finish(job: Prepared, plan: Plan) -> Totals:
     _refuse_changed_input(job)
     if job.settings.trec_run is not None:
         trec_run.write(job.settings.trec_run, job.store, receipts)
-    named = {name for receipt in receipts.values() for name in (receipt.rejected_part, receipt.scores_part)}
-    losers = {*job.store.keys("_rejected"), *job.store.keys(score_files.FOLDER)} - named
-    leftovers = [*losers, *(key for folder in PASSING for key in job.store.keys(folder))]
     written = manifest.publish(job.store, manifest.to_json(job.record.fingerprint, receipts, records))
     job.store.create(output.SUCCESS, output.success_body(job.record, totals, written))
-    if leftovers:
-        _tidy(job.store, leftovers)  # copies of input rows, and what killed writers left: of no use any more
+    _publish(job, job.record.fingerprint, receipts)
+    tidy(job.store, receipts)
     return totals
 
 
-def _tidy(store: Store, keys: list[str]) -> None:
-    """Delete what is of no use, where that is allowed: jobs need no right to delete."""
-    try:
-        store.delete(keys)
-    except StorageError as error:
-        _log.warning("%d files of no use were left behind; `rankmill gc` takes them away. %s", len(keys), error)
+def _publish(job: Prepared, fingerprint: str, receipts: Mapping[int, Receipt]) -> None:
+    """Let other engines know of a job that has its `_SUCCESS`, where that is asked for."""
+    if job.settings.publish is not None:
+        publish.publish(job.store, fingerprint, job.part_schema, receipts, nested=job.part_options.nested)
+        _log.info("%s is a Delta table", job.store.uri)
 
 
 def _refuse_changed_input(job: Prepared) -> None:

@@ -11,10 +11,10 @@ a task that has its record is not run again, whoever began it.
 """
 
 import hashlib
+import logging
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 
@@ -25,30 +25,26 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rankmill.batch.executor import Executor
-from rankmill.batch.group import Chunk, Gathered, Keyed, chunks, complete, in_bulk, rows_of, write_sorted
-from rankmill.batch.join_tables import Texts, TextTable, as_key
+from rankmill.batch.group import Chunk, Gathered, Keyed, chunks, complete, rows_of
+from rankmill.batch.join_files import Slice, by_key, from_json, joined, once, read_slices
+from rankmill.batch.join_tables import TEXTS, Side, Texts, TextTable, as_key
 from rankmill.batch.plan import Plan, bins
 from rankmill.batch.read import Source
 from rankmill.storage.store import Store
-from rankmill.tables import parquet
-from rankmill.tables.canonical import mark
+from rankmill.tables.canonical import REASONS, mark
 from rankmill.tables.locate import InputFile
 from rankmill.tables.runs import hash_ids
+from rankmill.tables.schema import KEEP
+
+_log = logging.getLogger("rankmill")
 
 FOLDER = "_rankmill/joined"
 _FORMAT = 1  # of the files here; those of another are not taken for ours
 _BYTES = 64 << 20  # of text that a task holds, a few times over
 _ROW_BYTES = 100  # of a pair besides its text
 _MAX_PARTITIONS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """Consecutive rows of a file of ours."""
-
-    file: InputFile
-    start: int
-    stop: int
+_UNREADABLE = -1
+"""The partition of rows that stand for texts that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +53,9 @@ class Join:
 
     store: Store
     source: Source
+    """The run, read without the columns that are kept of the corpus."""
+    schema: pa.Schema
+    """Of what is joined: canonical."""
     texts: Texts
     folder: str
     partitions: int
@@ -64,6 +63,8 @@ class Join:
     first_shard: int
     first_hashes: NDArray[np.uint64]
     """Smallest hash of a query id of each shard, ascending."""
+    unreadable: dict[Side, str] = field(default_factory=dict)
+    """What of a table cannot be read, in words for those who miss a text; only known once it was split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +119,14 @@ def join(
     groups = [group for group in _groups(plan, texts.corpus.mean_bytes) if left.intersection(group[1])]
     known = [store.read_if_present(f"{_name(made, 'shards', number)}.json") for number, _ in groups]
     if all(body is not None for body in known):
-        return complete(plan, [_from_json(body, store) for body in known if body is not None])
-    pairs = _by_key(executor.map(partial(split_pairs, join=made), chunks(plan)))
-    documents = _by_key(executor.map(partial(split_documents, join=made), _ranges(texts.corpus)))
-    queries = _by_key(executor.map(partial(split_queries, join=made), _ranges(texts.queries)))
+        return complete(plan, [from_json(body, store) for body in known if body is not None])
+    pairs = by_key(executor.map(partial(split_pairs, join=made), chunks(plan)))
+    documents = by_key(executor.map(partial(split_documents, join=made), _ranges(texts.corpus)))
+    queries = by_key(executor.map(partial(split_queries, join=made), _ranges(texts.queries)))
+    made = replace(made, unreadable=_said_of("query", queries) | _said_of("document", documents))
     partitions = [Partition(n, tuple(slices), tuple(documents[n])) for n, slices in sorted(pairs.items())]
-    found = _by_key(executor.map(partial(look_up, join=made), partitions))
-    tasks = [Shards(number, _joined(found, shards), _joined(queries, shards)) for number, shards in groups]
+    found = by_key(executor.map(partial(look_up, join=made), partitions))
+    tasks = [Shards(number, joined(found, shards), joined(queries, shards)) for number, shards in groups]
     return complete(plan, executor.map(partial(assemble, join=made), tasks))
 
 
@@ -138,7 +140,7 @@ def split_pairs(chunk: Chunk, join: Join) -> list[Gathered]:
             ids = ids.append_column("key", key).append_column("shard", pa.array(shard))
             yield ids, _partition(key, join)
 
-    return _once(_name(join, "pairs", chunk.index), join.store, rows)
+    return once(_name(join, "pairs", chunk.index), join.store, _BYTES, rows)
 
 
 def split_documents(task: TextRange, join: Join) -> list[Gathered]:
@@ -146,9 +148,9 @@ def split_documents(task: TextRange, join: Join) -> list[Gathered]:
 
     def rows() -> Iterator[Keyed]:
         for table in join.texts.corpus.read(task.file, task.start, task.stop):
-            yield table, _partition(table.column("key"), join)
+            yield table, _or_unreadable(_partition(table.column("key"), join), table)
 
-    return _once(_name(join, "documents", task.index), join.store, rows)
+    return once(_name(join, "documents", task.index), join.store, _BYTES, rows)
 
 
 def split_queries(task: TextRange, join: Join) -> list[Gathered]:
@@ -158,57 +160,55 @@ def split_queries(task: TextRange, join: Join) -> list[Gathered]:
         for table in join.texts.queries.read(task.file, task.start, task.stop):
             hashes = hash_ids(table.column("key").combine_chunks())
             shard = np.searchsorted(join.first_hashes, hashes, side="right") - 1
-            yield table, (join.first_shard + np.maximum(shard, 0)).astype(np.int32)
+            yield table, _or_unreadable((join.first_shard + np.maximum(shard, 0)).astype(np.int32), table)
 
-    return _once(_name(join, "queries", task.index), join.store, rows)
+    return once(_name(join, "queries", task.index), join.store, _BYTES, rows)
 
 
 def look_up(task: Partition, join: Join) -> list[Gathered]:
     """Give the pairs of a partition their documents."""
 
     def rows() -> Iterator[Keyed]:
-        pairs, documents = _read(task.pairs), _read(task.documents, _TEXTS)
+        pairs, documents = read_slices(task.pairs), read_slices(task.documents, join.texts.corpus.schema)
         pairs = pairs.take(np.argsort(pairs.column("shard").to_numpy(), kind="stable"))  # few shards to a file
         places = pc.index_in(pairs.column("key").combine_chunks(), value_set=documents.column("key").combine_chunks())
         sizes = pc.fill_null(pc.binary_length(documents.column("text")).take(places), 0).to_numpy()
-        starts = bins(sizes.astype(np.int64) + _ROW_BYTES, _BYTES)
+        kept = documents.select([KEEP + kept.name for kept in join.texts.corpus.keep]).nbytes // max(len(documents), 1)
+        starts = bins(sizes.astype(np.int64) + _ROW_BYTES + kept, _BYTES)
         for start, stop in pairwise([*starts.tolist(), len(pairs)]):
             some = pairs.slice(start, stop - start).drop_columns("key")
-            found = _with_texts(some, "document", places.slice(start, stop - start), documents)
+            found = _with_texts(some, "document", places.slice(start, stop - start), documents, join)
             yield found, some.column("shard").to_numpy()
 
-    return _once(_name(join, "found", task.index), join.store, rows)
+    return once(_name(join, "found", task.index), join.store, _BYTES, rows)
 
 
 def assemble(task: Shards, join: Join) -> list[Gathered]:
     """Give the pairs of some shards their queries, and put them in input order."""
 
     def rows() -> Iterator[Keyed]:
-        pairs, queries = _read(task.pairs), _read(task.queries, _TEXTS)
+        pairs, queries = read_slices(task.pairs), read_slices(task.queries, TEXTS)
         pairs = pairs.take(pc.sort_indices(pairs, [(name, "ascending") for name in ("shard", "source", "row")]))
         places = pc.index_in(
             as_key(pairs.column("query_id")).combine_chunks(), value_set=queries.column("key").combine_chunks()
         )
-        schema = join.source.layout.canonical_schema()
-        found = _with_texts(pairs, "query", places, queries)
-        yield found.select(schema.names).cast(schema), pairs.column("shard").to_numpy()
+        found = _with_texts(pairs, "query", places, queries, join)
+        yield found.select(join.schema.names).cast(join.schema), pairs.column("shard").to_numpy()
 
-    return _once(_name(join, "shards", task.index), join.store, rows)
-
-
-_TEXTS = pa.schema(
-    [("key", pa.large_string()), ("text", pa.large_string()), ("reason", pa.string()), ("detail", pa.string())]
-)
+    return once(_name(join, "shards", task.index), join.store, _BYTES, rows)
 
 
-def _with_texts(pairs: pa.Table, side: str, places: pa.Array, texts: pa.Table) -> pa.Table:
+def _with_texts(pairs: pa.Table, side: Side, places: pa.Array, texts: pa.Table, join: Join) -> pa.Table:
     """Add the text at each pair's place; why there is none, if the pair has no reason to be rejected already."""
     fresh = pairs.column("reason").is_null()
     pairs = pairs.append_column(side, texts.column("text").take(places))
+    for name in texts.column_names:
+        if name.startswith(KEEP):
+            pairs = pairs.append_column(name, texts.column(name).take(places))
     for name in ("reason", "detail"):
         merged = pc.if_else(fresh, texts.column(name).take(places), pairs.column(name))
         pairs = pairs.set_column(pairs.schema.get_field_index(name), name, merged)
-    return mark(pairs, places.is_null(), f"unknown_{side}")
+    return mark(pairs, places.is_null(), f"unknown_{side}", join.unreadable.get(side))
 
 
 def _join_of(plan: Plan, source: Source, texts: Texts, store: Store) -> Join:
@@ -220,7 +220,18 @@ def _join_of(plan: Plan, source: Source, texts: Texts, store: Store) -> Join:
     np.minimum.at(first_hashes, runs.shard - first_shard, runs.query)
     decided = [_FORMAT, partitions, _BYTES, len(chunks(plan)), plan.pairs, [shard.pairs for shard in plan.shards]]
     digest = hashlib.sha256(orjson.dumps(decided)).hexdigest()[:12]
-    return Join(store, source, texts, f"{FOLDER}/{digest}", partitions, first_shard, first_hashes)
+    layout = source.layout
+    of_run = replace(layout, keep=tuple(kept for kept in layout.keep if kept not in texts.corpus.keep))
+    return Join(
+        store=store,
+        source=replace(source, layout=of_run),
+        schema=layout.canonical_schema(),
+        texts=texts,
+        folder=f"{FOLDER}/{digest}",
+        partitions=partitions,
+        first_shard=first_shard,
+        first_hashes=first_hashes,
+    )
 
 
 def _groups(plan: Plan, mean_bytes: float) -> list[tuple[int, list[int]]]:
@@ -250,53 +261,22 @@ def _partition(keys: pa.ChunkedArray, join: Join) -> NDArray[np.int32]:
     return (hashes % np.uint64(join.partitions)).astype(np.int32)
 
 
-def _once(name: str, store: Store, rows: Callable[[], Iterable[Keyed]]) -> list[Gathered]:
-    """Write rows in files sorted by key, and a record of them; or read the record."""
-    known = store.read_if_present(f"{name}.json")
-    if known is not None:
-        return _from_json(known, store)
-    pieces = enumerate(in_bulk(rows(), _BYTES))
-    done = [write_sorted(table, keys, f"{name}-{number:06}", store) for number, (table, keys) in pieces]
-    body = [[item.file.uri.rpartition("/")[2], item.file.size, item.ranges] for item in done]
-    store.create(f"{name}.json", orjson.dumps([name.rpartition("/")[0], body]))
-    return done
+def _or_unreadable(numbers: NDArray[np.int32], texts: pa.Table) -> NDArray[np.int32]:
+    """The numbers of texts; of rows that stand for texts that cannot be read, `_UNREADABLE`."""
+    none = texts.column("key").is_null().to_numpy()
+    return np.where(none, np.int32(_UNREADABLE), numbers)
 
 
-def _from_json(body: bytes, store: Store) -> list[Gathered]:
-    folder, files = orjson.loads(body)
-    return [
-        Gathered(InputFile(store.join(f"{folder}/{name}"), size, "", store.storage), tuple(map(tuple, ranges)))
-        for name, size, ranges in files
-    ]
+def _said_of(side: Side, found: dict[int, list[Slice]]) -> dict[Side, str]:
+    """A sentence on what of a table cannot be read, by its side; none where all can."""
+    if _UNREADABLE not in found:
+        return {}
+    details = sorted(set(read_slices(found[_UNREADABLE]).column("detail").to_pylist()))
+    more = f" (and {len(details) - 1:,} more)" if details[1:] else ""
+    sentence = f"{REASONS[f'unknown_{side}']} in what can be read of it: {details[0]}{more}"
+    _log.warning("pairs can be rejected for this: %s", sentence)
+    return {side: sentence}
 
 
 def _name(join: Join, what: str, number: int) -> str:
     return f"{join.folder}/{what}-{number:06}"
-
-
-def _by_key(done: Iterable[Iterable[Gathered]]) -> dict[int, list[Slice]]:
-    """Where the rows of each key are; in the same order whichever task came first."""
-    found: dict[int, list[Slice]] = defaultdict(list)
-    for item in sorted((item for task in done for item in task), key=lambda item: item.file.uri):
-        for key, start, stop in item.ranges:
-            found[key].append(Slice(item.file, start, stop))
-    return found
-
-
-def _joined(found: dict[int, list[Slice]], keys: Sequence[int]) -> tuple[Slice, ...]:
-    """The slices of some keys; those that follow each other in a file are one."""
-    merged: list[Slice] = []
-    slices = sorted((item for key in keys for item in found.get(key, [])), key=lambda item: (item.file.uri, item.start))
-    for item in slices:
-        follows = bool(merged) and merged[-1].file == item.file and merged[-1].stop == item.start
-        start = merged.pop().start if follows else item.start
-        merged.append(Slice(item.file, start, item.stop))
-    return tuple(merged)
-
-
-def _read(slices: Sequence[Slice], schema: pa.Schema | None = None) -> pa.Table:
-    """All rows of the slices; without a schema there must be some."""
-    tables = [table for item in slices for table in parquet.read_table_rows(item.file, item.start, item.stop)]
-    if schema is not None:
-        tables.append(schema.empty_table())
-    return pa.concat_tables(tables).combine_chunks()

@@ -1,6 +1,7 @@
 """What this process may use of its machine, and what it has used."""
 
 import os
+import platform
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,17 @@ def cores(root: Path = Path("/")) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([allowed, *_quotas(root)])))
+
+
+def cpu_name(root: Path = Path("/")) -> str:
+    """What the processor calls itself; empty where the system does not say.
+
+    Args:
+        root: where `proc` is.
+    """
+    lines = _text(root / "proc/cpuinfo").splitlines()
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return named or platform.processor()
 
 
 def peak_bytes() -> int:

@@ -4,12 +4,13 @@ import hashlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
 from rankmill import __version__
+from rankmill.batch import plan_file
 from rankmill.batch.plan import Plan
 from rankmill.batch.receipts import Receipt, Totals
 from rankmill.errors import InputError, OutputConflictError, StorageError
@@ -36,6 +37,8 @@ class JobRecord:
     """What `describe_plan` says, once the input was looked at; None before."""
     command: Mapping[str, Any] = field(default_factory=dict)
     """The input and the scorer as they were asked for: what a later command needs to do the like. Not an identity."""
+    unverified: int | None = None
+    """Files of the input that carry no checksums: nobody would notice a byte that flipped in them. Not an identity."""
 
     def to_json(self) -> bytes:
         """Canonical JSON, with the fingerprint, the version that wrote it and when (seconds since 1970)."""
@@ -54,16 +57,18 @@ def fingerprint_of(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def describe_plan(plan: Plan, shard_pairs: int) -> dict[str, Any]:
-    """The counts, and a digest of which rows make which shard: another release may cut the same input otherwise."""
-    digest = hashlib.sha256()
-    for shard in plan.shards:
-        digest.update(orjson.dumps(shard))
-    for column in fields(plan.scattered):
-        digest.update(getattr(plan.scattered, column.name).tobytes())
+def describe_plan(plan: Plan, shard_pairs: int, file: bytes) -> dict[str, Any]:
+    """The counts, and digests of which rows make which shard: another release may cut the same input otherwise.
+
+    Args:
+        plan: as it was cut, before anything was gathered.
+        shard_pairs: the shard size that was aimed at.
+        file: the plan as `plan_file.to_parquet` writes it.
+    """
     return {
         "shard_pairs": shard_pairs,
-        "digest": digest.hexdigest(),
+        "digest": plan_file.digest(file),
+        "scattered": plan_file.scattered_digest(plan.scattered),
         "shards": len(plan.shards),
         "queries": plan.queries,
         "pairs": plan.pairs,

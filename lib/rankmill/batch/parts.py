@@ -1,5 +1,6 @@
 """From a scored shard to the bytes of its part and rejected files. Same shard and logits in, same bytes out."""
 
+import hashlib
 import io
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from rankmill.tables.schema import BEST_CHUNK, KEEP, Layout
 REJECTED_COLUMNS = ("source", "row", "query_id", "doc_id", "reason", "detail")
 COUNTS = b"rankmill.counts"
 """Key of the counts in a part's metadata."""
+SHA256 = "rankmillsha256"
+"""Name of a part's hash in the metadata of its object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,24 @@ def rankings(shard: ScoredShard, options: PartOptions) -> pa.Table:
     return _nest(table, order, options.layout) if options.nested else table
 
 
+def schema_of(options: PartOptions, *, chunked: bool) -> pa.Schema:
+    """Columns of every part, before there is one.
+
+    Args:
+        options: of the parts.
+        chunked: whether documents are scored in chunks, of which the best is told.
+    """
+    pairs = options.layout.canonical_schema().empty_table()
+    results = [
+        ("truncated", pa.bool_()),
+        *((name, pa.int32()) for name in BEST_CHUNK if chunked),
+        ("logit", pa.float32()),
+    ]
+    for name, kind in results:
+        pairs = pairs.append_column(name, pa.array([], kind))
+    return rankings(ScoredShard(0, pairs, pairs, 0.0), options).schema
+
+
 def rejected_rows(shard: ScoredShard, options: PartOptions) -> pa.Table:
     """The rows of a shard that could not be scored, with the file they came from and why."""
     names = pa.array(options.files, pa.string())
@@ -86,6 +107,20 @@ def to_parquet(table: pa.Table, options: PartOptions, counts: Counts | None = No
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
+
+
+def object_metadata(body: bytes, counts: Counts) -> dict[str, str]:
+    """What an object store keeps beside a part, so that a HEAD tells its hash and counts; disks keep none.
+
+    Names have letters and digits only, for Azure takes nothing else.
+    """
+    return {
+        SHA256: hashlib.sha256(body).hexdigest(),
+        "rankmillshard": str(counts.shard),
+        "rankmillqueries": str(counts.queries),
+        "rankmillrows": str(counts.rows_out),
+        "rankmillrejected": str(counts.rejected),
+    }
 
 
 def counts_in(metadata: dict[bytes, bytes] | None) -> Counts:

@@ -114,19 +114,23 @@ class RayData:
         readers = TaskPoolStrategy(size=min(units, _ENCODE_TASKS_PER_WORKER * self.pool.max_workers))
         encode = replace(encode, guard=GuardedEncoding(scratch))
         scorer = replace(scorer, device=self.pool.device, threads=self.pool.threads)
-        return (
-            ray.data.from_items([{"unit": unit} for unit in range(units)], override_num_blocks=units)
-            .map_batches(encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers)
-            .map_batches(
-                GuardedScore,
-                fn_constructor_args=(scorer, write.options.fingerprint, scratch),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=self.pool.cpus,
-                num_gpus=self.pool.gpus or None,
-                compute=ActorPoolStrategy(min_size=self.pool.min_workers, max_size=self.pool.max_workers),
-            )
-            .map_batches(write, batch_size=1, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
+        numbers = ray.data.from_items([{"unit": unit} for unit in range(units)], override_num_blocks=units)
+        encoded = numbers.map_batches(
+            encode, batch_size=None, batch_format="pyarrow", num_cpus=_ENCODE_CPUS, compute=readers
+        )
+        scored = self.scored(encoded, scorer, write.options.fingerprint, scratch)
+        return scored.map_batches(write, batch_size=1, batch_format="pyarrow", num_cpus=_WRITE_CPUS)
+
+    def scored(self, encoded: Dataset, scorer: ScorerOptions, fingerprint: str, scratch: Scratch) -> Dataset:
+        """The scoring stage behind the one that encodes."""
+        return encoded.map_batches(
+            GuardedScore,
+            fn_constructor_args=(scorer, fingerprint, scratch),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self.pool.cpus,
+            num_gpus=self.pool.gpus or None,
+            compute=ActorPoolStrategy(min_size=self.pool.min_workers, max_size=self.pool.max_workers),
         )
 
     def missing(self) -> str | None:

@@ -44,6 +44,7 @@ class Shard:
     """A slice of the input, whole queries only: the unit of work, retry and commit."""
 
     index: int
+    queries: int
     pairs: int
     pieces: tuple[Piece, ...]
 
@@ -69,6 +70,12 @@ class Scattered:
 
     def __len__(self) -> int:
         return len(self.shard)
+
+    @classmethod
+    def none(cls) -> "Scattered":
+        """No runs."""
+        number, row = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.int64)
+        return cls(number, np.zeros(0, dtype=np.uint64), row, row, row, row, number)
 
     def __getitem__(self, runs: slice) -> "Scattered":
         """Some of the runs, one after the other."""
@@ -181,7 +188,8 @@ def _cut(file: int, runs: Runs, split: NDArray[np.bool_], shard_pairs: int, firs
         for start, stop in pairwise([*starts.tolist(), high]):
             end = int(runs.start[stop - 1] + runs.rows[stop - 1])
             piece = Piece(file, int(runs.start[start]), end, int(runs.offset[start]))
-            shards.append(Shard(first_index + len(shards), int(runs.pairs[start:stop].sum()), (piece,)))
+            pairs = int(runs.pairs[start:stop].sum())
+            shards.append(Shard(first_index + len(shards), stop - start, pairs, (piece,)))
     return shards
 
 
@@ -212,7 +220,9 @@ def _gather(
         shard=(first_index + shard_of[number]).astype(np.int32),
     )
     totals = np.bincount(shard_of, weights=weights, minlength=len(firsts)).astype(np.int64).tolist()
-    return scattered, [Shard(first_index + shard, total, ()) for shard, total in enumerate(totals)]
+    queries = np.diff(np.append(firsts, len(split))).tolist()
+    sizes = enumerate(zip(queries, totals, strict=True))
+    return scattered, [Shard(first_index + shard, count, pairs, ()) for shard, (count, pairs) in sizes]
 
 
 def bins(weights: NDArray[np.int64], limit: int) -> NDArray[np.int64]:

@@ -1,5 +1,7 @@
 """Pairs of a shard that need no forward pass: an earlier job scored them, or the shard holds the same texts twice.
 
+Those whose texts were in another shard are found later, by the worker that scored them (`rankmill.batch.memory`).
+
 They are taken out before the shard is tokenised, ride along past the model, and are put back before it is ranked, in
 their old places: what is written is what would be written if every pair were scored.
 """
@@ -48,17 +50,26 @@ def take_out(table: pa.Table, find: Find | None = None) -> tuple[pa.Table, pa.Ta
     return table.filter(~out), known.combine_chunks()
 
 
+def with_recalled(shard: ScoredShard, *recalled: pa.Table | None) -> ScoredShard:
+    """The shard with pairs that a worker remembered (`Memory.recall`) among those that are known."""
+    tables = [table for table in recalled if table is not None]
+    if not tables:
+        return shard
+    known = pa.concat_tables(table for table in (shard.known, *tables) if table is not None)
+    return replace(shard, known=known, recalled=shard.recalled + sum(map(len, tables)))
+
+
 def put_back(shard: ScoredShard) -> ScoredShard:
     """The shard with what was taken out of it in its old place; a copy of a rejected pair is rejected like it."""
     if shard.known is None:
         return shard
-    scored, rejected = shard.pairs, shard.rejected
-    names = [name for name in scored.column_names if name != "document_start"]
-    reused = shard.known.filter(shard.known.column("logit").is_valid())
+    names = [name for name in shard.pairs.column_names if name != "document_start"]
+    found = shard.known.filter(shard.known.column("logit").is_valid())
+    settled, rejected = pa.concat_tables([table.select(names) for table in (shard.pairs, found)]), shard.rejected
     copies = shard.known.filter(shard.known.column("logit").is_null())
-    place = _places(copies, scored)
+    place = _places(copies, settled)
     alike = copies.filter(place.is_valid())
-    results = scored.select([name for name in RESULTS if name in names]).take(place.drop_null())
+    results = settled.select([name for name in RESULTS if name in names]).take(place.drop_null())
     for name in results.column_names:
         alike = alike.set_column(alike.schema.get_field_index(name), name, results.column(name))
     rest = copies.filter(place.is_null())
@@ -67,7 +78,7 @@ def put_back(shard: ScoredShard) -> ScoredShard:
         rest = rest.append_column(name, reasons.column(name))
     if rest.column("reason").null_count:
         raise AssertionError(f"Shard {shard.index} lost a pair that others are copies of. This is a bug.")
-    pairs = pa.concat_tables([table.select(names) for table in (scored, reused, alike)])
+    pairs = pa.concat_tables([settled, alike.select(names)])
     return replace(
         shard,
         pairs=pairs.sort_by("position").combine_chunks(),

@@ -1,7 +1,8 @@
 """Which queries a `rankmill retry-rejected` ranks again: all those with a row that was rejected for a mendable reason.
 
 Whole queries, not single rows, because a ranking is of a query: what the new job writes replaces the rankings of those
-queries as they stand, with the right ranks, retrieval ranks and top k, also when it scores in another precision.
+queries as they stand, with the right ranks, retrieval ranks and top k, also when it scores in another precision. Where
+that job kept its scores and the precision is the same, only the rows without one are scored.
 """
 
 from collections.abc import Mapping, Sequence

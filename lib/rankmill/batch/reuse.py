@@ -166,10 +166,12 @@ def _sort(
 
 
 def _scores(file: manifest.ManifestFile, earlier: Store) -> pa.Table:
-    body = earlier.read(file.key)
-    if sha256(body) != file.sha256:
+    body = earlier.read_if_present(file.key)
+    if body is None or sha256(body) != file.sha256:
+        trouble = "is gone" if body is None else "is not what its job wrote"
         raise StorageError(
-            f"{earlier.join(file.key)} is not what its job wrote. Leave --reuse out, and everything is scored."
+            f"{earlier.join(file.key)} {trouble}: no score of that job is trusted. Leave --reuse out, and everything "
+            f"is scored; `rankmill verify {earlier.uri}` says what else is amiss."
         )
     return pq.read_table(pa.BufferReader(body)).cast(SCHEMA)
 

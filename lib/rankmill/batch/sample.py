@@ -1,6 +1,6 @@
 """How many tokens an input has, judged from a sample of it through the model's own encoder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +45,20 @@ def sample(plan: Plan, source: Source, encoder: Encoder) -> Sample:
     Raises:
         InputError, StorageError: a file cannot be read.
     """
+    schema = source.layout.canonical_schema()
+    return measure((_start(source.rows(piece), schema) for piece in _places(plan)), encoder)
+
+
+def measure(tables: Iterable[pa.Table], encoder: Encoder) -> Sample:
+    """Tokenise.
+
+    Args:
+        tables: pairs in canonical form; of it, only the texts and the reason are looked at.
+        encoder: of the model.
+    """
     lengths, truncated, rejected = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=bool)], 0
-    for piece in _places(plan):
-        good, bad = split_rejected(_start(source.rows(piece), source.layout.canonical_schema()))
+    for table in tables:
+        good, bad = split_rejected(table)
         encoded = encoder.encode(good.column("query").to_pylist(), good.column("document").to_pylist())
         lengths.append(encoded.lengths)
         truncated.append(encoded.truncated)

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from rankmill.batch.join_tables import Texts, files_of, open_texts
 from rankmill.errors import InputError
 from rankmill.settings.rerank import RerankSettings
 from rankmill.tables import jsonl, parquet, run
+from rankmill.tables.lines import line_limit
 from rankmill.tables.locate import InputFile, find_files, list_files
 from rankmill.tables.runs import Runs, runs_of
 from rankmill.tables.schema import Layout, differences, layout_of
@@ -31,6 +33,8 @@ class Inspected:
     """Uncompressed size of all columns; an estimate for JSONL."""
     texts: Texts | None = None
     """What a run is joined with; None for an input that brings its texts."""
+    unverified: int = 0
+    """Files that carry no checksums: a byte that flipped in one of them earlier cannot be noticed."""
 
     @property
     def every_file(self) -> tuple[InputFile, ...]:
@@ -65,25 +69,35 @@ def inspect_run(settings: RerankSettings) -> Inspected:
         raise InputError(
             f"{name}: with --queries and --corpus it must be a run, in Parquet or in TREC's format.", lines
         )
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looks = list(pool.map(_look, files))
-    problems: list[str] = []
+    looks = _looks(files, settings)
+    files, problems = _sorted_out(files, looks, settings)
+    there = {name for look in looks if isinstance(look, _Look) for name in look.schema.names}
+    of_run = tuple(name for name in settings.keep if name in there - run.texts_of(settings.columns))
     layouts: list[tuple[InputFile, Layout]] = []
     for file, look in zip(files, looks, strict=True):
         if isinstance(look, str):
-            problems.append(look)
             continue
         schema = run.trec_schema(settings.columns) if file.format == "trec" else look.schema
-        layout, found = run.run_layout(schema, settings.columns, settings.keep)
+        layout, found = run.run_layout(schema, settings.columns, of_run)
         problems += [f"{file.uri}: {problem}" for problem in found]
         if layout is not None:
             layouts.append((file, layout))
     problems += _groups(layouts)
+    if not layouts and not problems:
+        problems = [file.problem for file in files]
     refuse(settings.input, problems)
     score = any(layout.retrieval_score for _, layout in layouts)
     size = sum(look.text_bytes for look in looks if not isinstance(look, str))
-    layout = replace(layouts[0][1], retrieval_score=score, max_text_bytes=settings.max_text_bytes)
-    return Inspected(files, layout, size, open_texts(settings))
+    texts = open_texts(settings, tuple(name for name in settings.keep if name not in of_run))
+    kept = {item.name: item for item in (*layouts[0][1].keep, *texts.corpus.keep)}
+    layout = replace(
+        layouts[0][1],
+        retrieval_score=score,
+        max_text_bytes=settings.max_text_bytes,
+        keep=tuple(kept[name] for name in settings.keep),
+    )
+    unverified = _unverified(looks) + sum(not item.checked for item in (*texts.queries.files, *texts.corpus.files))
+    return Inspected(files, layout, size, texts, unverified)
 
 
 def inspect(settings: RerankSettings) -> Inspected:
@@ -95,16 +109,11 @@ def inspect(settings: RerankSettings) -> Inspected:
         StorageError: the store refused or could not be reached.
     """
     files = find_files(settings.input, settings.storage)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        looks = list(pool.map(_look, files))
-    problems: list[str] = []
+    looks = _looks(files, settings)
+    files, problems = _sorted_out(files, looks, settings)
     layouts: list[tuple[InputFile, Layout]] = []
-    for number, (file, look) in enumerate(zip(files, looks, strict=True)):
+    for file, look in zip(files, looks, strict=True):
         if isinstance(look, str):
-            if settings.bad_files == "reject":
-                files = (*files[:number], replace(file, problem=look), *files[number + 1 :])
-            else:
-                problems.append(look)
             continue
         layout, found = layout_of(look.schema, settings.columns, settings.keep, settings.document_template)
         problems += [f"{file.uri}: {problem}" for problem in found]
@@ -122,6 +131,7 @@ def inspect(settings: RerankSettings) -> Inspected:
         files=files,
         layout=replace(layouts[0][1], title=title, retrieval_score=score, max_text_bytes=settings.max_text_bytes),
         text_bytes=sum(look.text_bytes for look in looks if not isinstance(look, str)),
+        unverified=_unverified(looks),
     )
 
 
@@ -159,25 +169,50 @@ class _Look:
 
     schema: pa.Schema
     text_bytes: int
+    checked: bool
+    """Whether it carries checksums."""
     has_rows: bool = True
 
 
-def _look(file: InputFile) -> _Look | str:
+def _looks(files: Sequence[InputFile], settings: RerankSettings) -> list[_Look | str]:
+    """What all files say of themselves; equal schemas are held once, because there may be ten thousand."""
+    known: dict[pa.Schema, pa.Schema] = {}
+    with ThreadPoolExecutor(_THREADS) as pool:
+        looks = pool.map(partial(_look, max_text_bytes=settings.max_text_bytes), files)
+        return [
+            look if isinstance(look, str) else replace(look, schema=known.setdefault(look.schema, look.schema))
+            for look in looks
+        ]
+
+
+def _unverified(looks: Sequence[_Look | str]) -> int:
+    return sum(isinstance(look, _Look) and not look.checked for look in looks)
+
+
+def _look(file: InputFile, max_text_bytes: int) -> _Look | str:
     """What a file says of itself, or the sentence that says why it cannot be read."""
     if file.size == 0:
         return f"{file.uri}: it is empty (0 bytes)."
     try:
         if file.format == "parquet":
             footer = parquet.read_footer(file)
-            if footer.unknown_codecs:
-                return f"{file.uri} is compressed with {', '.join(footer.unknown_codecs)}, which cannot be undone here."
-            return _Look(footer.schema, footer.uncompressed_bytes, has_rows=footer.rows > 0)
+            return _Look(footer.schema, footer.uncompressed_bytes, footer.checked, has_rows=footer.rows > 0)
         if file.format == "trec":
-            return _Look(pa.schema([]), file.size)
-        factor = _TEXT_PER_COMPRESSED_BYTE if file.compressed else 1
-        return _Look(jsonl.sample_schema(file), file.size * factor)
+            return _Look(pa.schema([]), file.size, file.compressed)
+        factor = _TEXT_PER_COMPRESSED_BYTE if file.compressed else 1  # gzip has a checksum at its end
+        return _Look(jsonl.sample_schema(file, line_limit(max_text_bytes)), file.size * factor, file.compressed)
     except InputError as error:
         return str(error)
+
+
+def _sorted_out(
+    files: Sequence[InputFile], looks: Sequence[_Look | str], settings: RerankSettings
+) -> tuple[tuple[InputFile, ...], list[str]]:
+    """The files, those that cannot be read marked as such where they are to be rejected, and problems where not."""
+    broken = {file.uri: look for file, look in zip(files, looks, strict=True) if isinstance(look, str)}
+    if settings.bad_files == "refuse":
+        return tuple(files), list(broken.values())
+    return tuple(replace(file, problem=broken.get(file.uri, "")) for file in files), []
 
 
 def _groups(layouts: Sequence[tuple[InputFile, Layout]]) -> list[str]:

@@ -36,7 +36,7 @@ class StageDiedError(Exception):
 class StageProcess:
     """Runs a stage in a child process, which is started when first needed and again after each death.
 
-    The child cannot outlive its parent: it ends when the socket between them closes.
+    The child cannot outlive its parent: it ends when the pipe to its standard input closes.
 
     Args:
         stage: what it runs, importable by name; called there once with `arguments`, its result once per table.
@@ -101,13 +101,14 @@ class StageProcess:
         if self._process is not None:
             self._process.kill()
             self._process.wait(_REAP_SECONDS)
+            _close_pipe(self._process)
             self._process = None
 
     def _launch(self) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), json.dumps(sys.path)]
         with theirs:
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)  # noqa: S603
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.PIPE)  # noqa: S603
         self._connection = Connection(ours.detach())
         try:
             self._connection.send_bytes(pickle.dumps(self._task, protocol=5))
@@ -138,7 +139,13 @@ class StageProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-        if connection is not None:  # not before: a process that is ending by itself would end as if we had gone
+        _close_pipe(process)  # not before: a process that is ending by itself would end as if we had gone
+        if connection is not None:
             connection.close()
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         return StageDiedError(f"The process of the model {how}{cause}")
+
+
+def _close_pipe(process: "subprocess.Popen[bytes]") -> None:
+    if process.stdin is not None:
+        process.stdin.close()

@@ -13,14 +13,22 @@ from functools import lru_cache
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists
-from rankmill.batch.parts import PartOptions, counts_in, footer_of, rankings, rejected_rows, to_parquet
+from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists, without
+from rankmill.batch.memory import Memory
+from rankmill.batch.parts import (
+    PartOptions,
+    counts_in,
+    footer_of,
+    object_metadata,
+    rankings,
+    rejected_rows,
+    to_parquet,
+)
 from rankmill.batch.plan import ReadUnit
 from rankmill.batch.read import Source, read_shards, refuse_duplicates
 from rankmill.batch.receipts import Counts, Receipt
-from rankmill.batch.repeats import Find, put_back, take_out
+from rankmill.batch.repeats import Find, put_back, take_out, with_recalled
 from rankmill.batch.score_files import FOLDER, scores_of, to_bytes
 from rankmill.errors import ModelError, NonFiniteScoreError, StorageError
 from rankmill.ranking.rank import codes
@@ -33,7 +41,6 @@ from rankmill.storage.store import Store
 from rankmill.tables.canonical import mark, split_rejected
 from rankmill.tables.schema import BEST_CHUNK
 from rankmill.tables.trec import check_ids
-from rankmill.types import Chunks, EncodedPairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,7 @@ class Score:
 
     def __init__(self, options: ScorerOptions, fingerprint: str) -> None:
         self._scorer = load_scorer(options)
+        self._memory = Memory()
         if self._scorer.fingerprint != fingerprint:
             here, there = self._scorer.fingerprint[:12], fingerprint[:12]
             raise ModelError(
@@ -87,7 +95,10 @@ class Score:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Take one encoded shard, return it scored."""
-        return score_shard(EncodedShard.from_row(row), self._scorer).to_row()
+        shard, recalled = self._memory.recall(EncodedShard.from_row(row))
+        scored = score_shard(shard, self._scorer)
+        self._memory.remember(scored)
+        return with_recalled(scored, recalled).to_row()
 
 
 class Tokenise:
@@ -185,7 +196,7 @@ def write_shard(shard: ScoredShard, store: Store, options: PartOptions, *, keep_
         store.create(rejected_part, rejected)
     counts = _counts(shard, rejected_part, rejected, options)
     body = to_parquet(rankings(shard, options), options, counts)
-    if not store.create(part, body):
+    if not store.create(part, body, object_metadata(body, counts)):
         body = store.read(part)
         counts = _counts_of_another(store.join(part), body)
     scores_part, scores = "", b""
@@ -213,23 +224,6 @@ def write_shard(shard: ScoredShard, store: Store, options: PartOptions, *, keep_
     return receipt
 
 
-def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
-    """The pairs without those at the given positions."""
-    kept = np.ones(len(pairs), dtype=bool)
-    kept[dropped] = False
-    lengths, chunks = pairs.lengths, pairs.chunks
-    if chunks is not None:
-        rows = np.repeat(kept, chunks.counts)
-        chunks = Chunks(chunks.counts[kept], chunks.lengths[rows], chunks.spans[rows])
-    return EncodedPairs(
-        token_ids=pairs.token_ids[np.repeat(kept, lengths)],
-        offsets=np.concatenate([[0], np.cumsum(lengths[kept])]).astype(np.int64),
-        document_starts=pairs.document_starts[kept],
-        truncated=pairs.truncated[kept],
-        chunks=chunks,
-    )
-
-
 @lru_cache(maxsize=1)
 def _encoder(options: ScorerOptions) -> Encoder:
     """One per worker process, because loading a tokenizer costs as much as tokenising a thousand pairs."""
@@ -245,10 +239,11 @@ def reject(table: pa.Table, schema: pa.Schema, reason: str, detail: str | None =
 
 
 def _known(shard: ScoredShard) -> tuple[int, int]:
-    """How many pairs were not scored, and how many of those because an earlier job had scored them."""
+    """How many pairs of a shard were not scored, and how many of those because an earlier job had scored them."""
     if shard.known is None:
         return 0, 0
-    return len(shard.known), len(shard.known) - shard.known.column("logit").null_count
+    with_score = len(shard.known) - shard.known.column("logit").null_count
+    return len(shard.known), with_score - shard.recalled
 
 
 def _counts(shard: ScoredShard, rejected_part: str, rejected: bytes, options: PartOptions) -> Counts:

@@ -7,6 +7,12 @@ import orjson
 
 from rankmill.batch.receipts import Totals
 
+UNVERIFIED = (
+    "input files could not be verified: they carry no checksums (page checksums in Parquet, or .gz), "
+    "so that a byte that flipped in them earlier goes unnoticed"
+)
+"""What comes after their number; the same words in the summary of a job and in `rankmill verify`."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
@@ -27,6 +33,8 @@ class JobSummary:
     workers: int
     driver_peak_bytes: int
     """Most memory this process ever held (resident); it does not grow with the input."""
+    unverified_inputs: int
+    """Files of the input that carry no checksums."""
     already_complete: bool
 
     @property
@@ -59,6 +67,7 @@ class JobSummary:
                 (totals.truncated, "pairs were cut to the model's length (column truncated)"),
                 (totals.duplicates, "pairs have a (query_id, doc_id) that came before; all were kept"),
                 (totals.rejected, f"rows could not be scored: {self.output}/_rejected"),
+                (self.unverified_inputs, UNVERIFIED),
             )
             if number
         ]

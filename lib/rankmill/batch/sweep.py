@@ -1,22 +1,29 @@
-"""`rankmill gc`: what killed runs leave in an output folder, and nothing else.
+"""What runs leave in an output folder that nothing needs any more: at the end of a job, and for `rankmill gc`.
 
 A part, or a file of rejected rows or scores, whose shard has no commit record yet is no rubbish: the plan decides what
 a part is called, the next run adopts it, and a process that was given up for dead may be about to commit it.
 """
 
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rankmill.batch import group, join, reuse, score_files
+from rankmill.batch.receipts import Receipt
 from rankmill.batch.recorded import Recorded
 from rankmill.batch.verify import named_files
+from rankmill.errors import StorageError
 from rankmill.storage.lease import LEASES, look
 from rankmill.storage.probe import PROBES
-from rankmill.storage.store import STAGING
+from rankmill.storage.store import STAGING, Store
+
+_log = logging.getLogger("rankmill")
 
 _ATTEMPTS = re.compile(rf"(?:_rejected/part-|{score_files.FOLDER}/)(\d+)-[0-9a-f]+\.parquet")
 """Files that are named by their content: each attempt at a shard may leave others."""
+_PASSING = (group.FOLDER, join.FOLDER, reuse.FOLDER, STAGING)
+"""Folders that hold nothing of worth once the job is done."""
 _FOLDERS = tuple(f"{folder}/" for folder in (STAGING, group.FOLDER, reuse.FOLDER, PROBES))
 
 
@@ -28,6 +35,22 @@ class Swept:
     files: tuple[str, ...]
     bytes: int
     deleted: bool
+
+
+def tidy(store: Store, receipts: Mapping[int, Receipt]) -> None:
+    """Delete copies of input rows and what lost attempts wrote, where that is allowed: jobs need no right to delete.
+
+    Args:
+        store: the output of a job that has its `_SUCCESS`.
+        receipts: of all its shards.
+    """
+    named = named_files(receipts)
+    try:
+        losers = [key for folder in ("_rejected", score_files.FOLDER) for key in store.keys(folder) if key not in named]
+        keys = [*losers, *(key for folder in _PASSING for key in store.keys(folder))]
+        store.delete(keys)
+    except StorageError as error:
+        _log.warning("files of no use were left behind in %s; `rankmill gc` takes them away. %s", store.uri, error)
 
 
 def leftovers(recorded: Recorded) -> Swept:

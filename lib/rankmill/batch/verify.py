@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from rankmill.batch import manifest, output
+from rankmill.batch import manifest, output, plan_file, publish
 from rankmill.batch.receipts import Receipt, Totals, total
 from rankmill.batch.recorded import Recorded
 from rankmill.batch.verify_part import Look, Problem, check_footer, check_part, check_rejected, check_scores, twice
@@ -34,6 +34,8 @@ class Verified:
     totals: Totals
     """Of the shards that are committed."""
     deep: bool
+    unverified_inputs: int | None
+    """Files of the input that carried no checksums; None where the job record does not say."""
     problems: tuple[Problem, ...]
 
     @property
@@ -54,14 +56,22 @@ def verify(recorded: Recorded, *, deep: bool = False) -> Verified:
     """
     receipts, problems = _receipts(recorded)
     problems += _job(recorded, receipts)
+    problems += _plan(recorded, receipts)
     complete = recorded.success is not None
     if complete:
         problems += _finish(recorded, receipts)
+        problems += _published(recorded, receipts)
     problems += _files(recorded, receipts, complete=complete)
     problems += _contents(recorded, receipts, deep=deep)
     totals = total(receipt for _, receipt in sorted(receipts.items()))
     return Verified(
-        recorded.store.uri, complete, recorded.plan["shards"], totals, deep, tuple(sorted(problems, key=_order))
+        output=recorded.store.uri,
+        complete=complete,
+        shards=recorded.plan["shards"],
+        totals=totals,
+        deep=deep,
+        unverified_inputs=recorded.job.get("unverified"),
+        problems=tuple(sorted(problems, key=_order)),
     )
 
 
@@ -113,6 +123,27 @@ def _job(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Proble
             yield Problem(key, f"a file for {receipt.rejected} rejected rows", name)
 
 
+def _plan(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Problem]:
+    """The plan by what the job record says of it, and every shard by the plan."""
+    body = recorded.store.read_if_present(plan_file.PLAN)
+    if body is None:
+        yield Problem(plan_file.PLAN, "a plan", "none")
+        return
+    try:
+        found = plan_file.digest(body)
+    except ValueError as error:
+        yield Problem(plan_file.PLAN, "a plan", f"{len(body)} bytes that are none ({error})")
+        return
+    if found != recorded.plan.get("digest"):
+        yield Problem(plan_file.PLAN, f"rows of sha256 {recorded.plan.get('digest')}, by {output.JOB}", found)
+        return
+    for batch in plan_file.read(body):
+        for shard, pairs in zip(batch["shard"].to_pylist(), batch["pairs"].to_pylist(), strict=True):
+            if shard in receipts and receipts[shard].pairs_in != pairs:
+                key = f"{output.COMMITS}/{shard:06}.json"
+                yield Problem(key, f"the {pairs} pairs of the plan", f"{receipts[shard].pairs_in} pairs")
+
+
 def _finish(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Problem]:
     """What a finished job must have: every shard of the plan, every pair, a manifest and a marker that agree."""
     fingerprint = recorded.job.get("fingerprint")
@@ -140,6 +171,22 @@ def _finish(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Pro
     expected = _json(manifest.to_json(str(fingerprint), receipts, recorded.records)) or {}
     yield from _differences(manifest.MANIFEST, {name: expected[name] for name in ("job", "totals")}, listed)
     yield from _listed(listed, expected)
+
+
+def _published(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Problem]:
+    """The first entry of a Delta log, where there is one, against the commit records."""
+    body = recorded.store.read_if_present(publish.ENTRY) if publish.ENTRY in recorded.sizes else None
+    if body is None:
+        return
+    table, there = publish.table_id(str(recorded.job.get("fingerprint"))), publish.said(body)
+    if there.table != table:
+        yield Problem(publish.ENTRY, f"the table {table} of this job", there.table or "none")
+    parts = {file.key: file.bytes for file in manifest.parts_of(receipts)}
+    for key in sorted(parts.keys() | there.files.keys()):
+        if parts.get(key) != there.files.get(key):
+            yield Problem(
+                publish.ENTRY, f"{key} with {_shown(parts.get(key))} bytes", f"{_shown(there.files.get(key))}"
+            )
 
 
 def _listed(listed: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[Problem]:

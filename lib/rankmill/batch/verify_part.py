@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rankmill.batch.parts import counts_in, footer_of
+from rankmill.batch.parts import SHA256, counts_in, footer_of
 from rankmill.batch.receipts import Receipt
+from rankmill.errors import first_line
 from rankmill.ranking.rank import codes
 from rankmill.storage.store import Store
 from rankmill.tables.runs import runs_of
@@ -67,8 +68,8 @@ def check_part(receipt: Receipt, look: Look) -> tuple[list[Problem], NDArray[np.
     try:
         table = pq.read_table(pa.BufferReader(body), page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        return [Problem(receipt.part, "Parquet with the right page checksums", _first_line(error))], none
-    problems = _metadata(receipt, look, body)
+        return [Problem(receipt.part, "Parquet with the right page checksums", first_line(error))], none
+    problems = _metadata(receipt, look, body) + _object(receipt, look)
     rows = _flat(table) if look.nested else table
     query_codes = codes(rows.column("query_id").combine_chunks())
     problems += _ranks(receipt.part, query_codes, rows, look.top_k)
@@ -89,7 +90,7 @@ def check_rejected(receipt: Receipt, look: Look) -> list[Problem]:
     try:
         rows = pq.read_table(pa.BufferReader(body), page_checksum_verification=True).num_rows
     except (pa.ArrowException, OSError) as error:
-        return [Problem(key, "Parquet with the right page checksums", _first_line(error))]
+        return [Problem(key, "Parquet with the right page checksums", first_line(error))]
     return [] if rows == receipt.rejected else [Problem(key, f"{receipt.rejected} rejected rows", f"{rows}")]
 
 
@@ -127,7 +128,7 @@ def _metadata(receipt: Receipt, look: Look, footer: bytes) -> list[Problem]:
         meta = pq.read_metadata(pa.BufferReader(footer))
         counts = counts_in(meta.metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
-        return [Problem(key, "a Parquet footer with counts", _first_line(error))]
+        return [Problem(key, "a Parquet footer with counts", first_line(error))]
     problems = []
     rows = receipt.queries if look.nested else receipt.rows_out
     if meta.num_rows != rows:
@@ -139,6 +140,15 @@ def _metadata(receipt: Receipt, look: Look, footer: bytes) -> list[Problem]:
         if getattr(receipt, name) != value:
             problems.append(Problem(key, f"{name} {getattr(receipt, name)}, by its commit record", f"{value}"))
     return problems
+
+
+def _object(receipt: Receipt, look: Look) -> list[Problem]:
+    """The hash that lies beside the object, where there is one: whoever asks for no more than a HEAD believes it."""
+    head = look.store.head(receipt.part)
+    said = None if head is None else head.metadata.get(SHA256)
+    if said in {None, receipt.part_sha256}:  # disks keep no metadata, and some tools copy none
+        return []
+    return [Problem(receipt.part, f"{SHA256} {receipt.part_sha256} in the object's metadata", str(said))]
 
 
 def _flat(table: pa.Table) -> pa.Table:
@@ -186,7 +196,3 @@ def _ids(receipt: Receipt, query_codes: NDArray[np.int64], rows: pa.Table) -> li
         found = f"{again} rows of a (query_id, doc_id) that came before"
         return [Problem(receipt.part, f"{receipt.duplicates} of those in the input", found)]
     return []
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -67,6 +67,8 @@ class Found:
 
     machine: Machine
     model: str
+    fingerprint: str
+    """Of the scorer: the model's content, its precision and every setting that changes a logit."""
     workload: Workload
     chosen: Chosen
     bare: Bare

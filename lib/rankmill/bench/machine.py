@@ -5,11 +5,11 @@ import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
 from rankmill import __version__
+from rankmill.batch.machine import cpu_name
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "ray", "pyarrow")
 _OPTIONAL = ("openvino", "onnxruntime", "sentence-transformers")
@@ -35,7 +35,7 @@ def this_machine(threads: int) -> Machine:
     return Machine(
         date=datetime.now(UTC).date().isoformat(),
         system=platform.platform(),
-        cpu=_cpu(Path("/proc/cpuinfo")),
+        cpu=cpu_name(),
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
         threads=threads,
         versions=versions(),
@@ -50,11 +50,3 @@ def versions() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _cpu(cpuinfo: Path) -> str:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

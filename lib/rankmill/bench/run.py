@@ -79,6 +79,7 @@ def run(settings: BenchSettings, say: Say) -> Found:
     return Found(
         machine=machine,
         model=subject.card.model,
+        fingerprint=subject.card.fingerprint,
         workload=workload,
         chosen=subject.chosen,
         bare=bare,

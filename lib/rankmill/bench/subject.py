@@ -20,9 +20,9 @@ from rankmill.scoring.load import read_model
 from rankmill.scoring.model import Model
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.overlap import Pair, ahead, slices
-from rankmill.scoring.packing import pack, padding
 from rankmill.scoring.pair_scorer import PairScorer
 from rankmill.scoring.scorer import Scorer
+from rankmill.scoring.waste import is_packed, padding_tokens
 from rankmill.types import EncodedPairs
 
 
@@ -97,7 +97,7 @@ def load(options: ScorerOptions) -> Subject:
 
 
 def _first_token(model: Model, scorer: Scorer) -> bool:
-    return isinstance(model, Classifier) and model.family.first_token and not _is_packed(scorer)
+    return isinstance(model, Classifier) and model.family.first_token and not is_packed(scorer)
 
 
 def score_all(scorer: Scorer, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
@@ -138,17 +138,8 @@ def survey(subject: Subject, queries: Sequence[str], texts: Sequence[str]) -> Su
 
 
 def _padding(scorer: Scorer, rows: list[NDArray[np.int64]]) -> int | None:
-    if not isinstance(scorer, PairScorer):
-        return None
-    if _is_packed(scorer):
-        return 0
-    return sum(padding(lengths, pack(lengths, scorer.batch_tokens)) for lengths in rows)
-
-
-def _is_packed(scorer: Scorer) -> bool:
-    from rankmill.scoring.engines.torch_packed import TorchPacked  # noqa: PLC0415 - torch takes seconds
-
-    return isinstance(scorer, PairScorer) and isinstance(scorer.engine, TorchPacked)
+    found = [padding_tokens(scorer, lengths) for lengths in rows]
+    return None if None in found else sum(count or 0 for count in found)
 
 
 def plain_folder(subject: Subject, scratch: Path) -> Path:

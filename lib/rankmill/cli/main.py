@@ -16,7 +16,7 @@ from rankmill.settings.load import load_settings
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What comes after `rankmill`: one word, or two, such as `models inspect`."""
+    """What comes after `rankmill`: one word, or two, such as `models inspect` and `bench --serve`."""
 
     summary: str
     settings: str
@@ -96,6 +96,11 @@ COMMANDS = {
         "rankmill.settings.bench:BenchSettings",
         "rankmill.cli.bench:run",
     ),
+    "bench --serve": Command(
+        "measure the endpoint: what it costs beyond the scorer, and other servers",
+        "rankmill.settings.bench_serve:ServeBenchSettings",
+        "rankmill.cli.bench:serve",
+    ),
 }
 
 
@@ -121,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
     """Run one of COMMANDS, or another, with its flags; errors raised on purpose become a sentence and an exit code."""
     if isinstance(command, str):
-        command = COMMANDS[command]
+        command, flags = _mode(command, flags)
     _log_to_stderr()
     try:
         settings = load_settings(_load(command.settings), flags, prog)
@@ -133,6 +138,14 @@ def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{prog}: stopped.\n")
         return exit_code(stop)
+
+
+def _mode(name: str, flags: Sequence[str]) -> tuple[Command, Sequence[str]]:
+    """A command and its flags; one of them, wherever it stands, may choose another command: `bench --serve`."""
+    for flag in flags:
+        if flag.startswith("--") and f"{name} {flag}" in COMMANDS:
+            return COMMANDS[f"{name} {flag}"], [other for other in flags if other != flag]
+    return COMMANDS[name], flags
 
 
 def usage() -> str:

@@ -13,9 +13,12 @@ from typing import TypeVar
 from rankmill.batch import job as batch
 from rankmill.batch import output
 from rankmill.batch.estimate import Estimate, Figures, estimate, read_figures, weight_bytes
+from rankmill.batch.join_sample import sampled_pairs
+from rankmill.batch.last_bench import recall
 from rankmill.batch.planning import Understood, cut, understand
 from rankmill.batch.read import Source
-from rankmill.batch.sample import Sample, sample
+from rankmill.batch.sample import Sample, measure, sample
+from rankmill.batch.scan import Inspected
 from rankmill.errors import UsageError
 from rankmill.scoring.load import load_encoder
 from rankmill.settings.plan import PlanSettings
@@ -39,7 +42,9 @@ class Foreseen:
     queries: int
     pairs: int
     gathered_pairs: int
-    """Of queries that lie in several places."""
+    """Of queries that lie in several places; all of a run that is joined."""
+    joined: bool
+    """Whether the input is a run: its texts are sampled apart from it, and how many are missing is not known."""
     largest_shard_pairs: int
     shard_bytes: int
     """Text and tokens of the largest shard; a worker holds a few shards."""
@@ -49,9 +54,11 @@ class Foreseen:
     weight_bytes: int
     """Of the model in its precision: the least that a worker holds."""
     measured_peak_bytes: int | None
-    """What `rankmill bench` saw a worker hold; None without --bench."""
+    """What `rankmill bench` saw a worker hold; None where it was not measured."""
+    measured_on: str | None
+    """The date of the figures of `rankmill bench`: those of --bench, else the last ones here of the same scorer."""
     estimate: Estimate | None
-    """None without --bench."""
+    """None without such figures."""
 
 
 class _Threads:
@@ -82,22 +89,26 @@ def foresee(settings: PlanSettings) -> Foreseen:
     Raises:
         RankmillError: what `rankmill rerank` would refuse before it starts.
     """
-    if settings.queries is not None:
-        raise UsageError(
-            "`rankmill plan` samples texts, which a run has not: they are joined when the job runs. Start the job "
-            "itself; it refuses what it cannot use before it writes anything."
-        )
     job = batch.prepare(settings) if settings.output else None
     known = understand(settings) if job is None else Understood(job.inspected, job.card, job.scorer)
     card, inspected = known.card, known.inspected
-    figures = None if settings.bench is None else read_figures(settings.bench, card)
+    figures = recall(card.fingerprint, known.scorer) if settings.bench is None else read_figures(settings.bench, card)
+    if figures is None and settings.gpu_price is not None:
+        raise UsageError(
+            "--gpu-price needs a measured rate, or there is no time to pay for: run `rankmill bench` with the same "
+            "model here first, or give --bench FILE with what `rankmill bench --json` printed on another machine."
+        )
     plan, _ = cut(settings, inspected, _Threads())
-    seen = sample(plan, Source(inspected.layout, plan.files), load_encoder(known.scorer))
+    encoder = load_encoder(known.scorer)
+    if inspected.texts is None:
+        seen = sample(plan, Source(inspected.layout, plan.files), encoder)
+    else:
+        seen = measure([sampled_pairs(inspected.texts)], encoder)
     largest = max((shard.pairs for shard in plan.shards), default=0)
     tokens = seen.tokens(plan.pairs)
-    text_and_tokens = inspected.text_bytes + 4 * tokens
+    text_and_tokens = _text_bytes(inspected, plan.pairs) + 4 * tokens
     return Foreseen(
-        files=len(inspected.files),
+        files=len(inspected.every_file),
         model=card.model,
         precision=card.precision,
         shards=len(plan.shards),
@@ -105,14 +116,24 @@ def foresee(settings: PlanSettings) -> Foreseen:
         queries=plan.queries,
         pairs=plan.pairs,
         gathered_pairs=int(plan.scattered.pairs.sum()),
+        joined=inspected.texts is not None,
         largest_shard_pairs=largest,
         shard_bytes=text_and_tokens * largest // max(plan.pairs, 1),
         sample=seen,
         tokens=tokens,
         weight_bytes=weight_bytes(card),
         measured_peak_bytes=None if figures is None else figures.peak_bytes,
+        measured_on=None if figures is None else figures.machine.date,
         estimate=None if figures is None else _estimate(settings, seen, plan.pairs, figures),
     )
+
+
+def _text_bytes(inspected: Inspected, pairs: int) -> int:
+    """Of the input once it is joined, if it is."""
+    texts = inspected.texts
+    if texts is None:
+        return inspected.text_bytes
+    return int((texts.corpus.mean_bytes + texts.queries.mean_bytes) * pairs)
 
 
 def _estimate(settings: PlanSettings, seen: Sample, pairs: int, figures: Figures) -> Estimate:
@@ -134,17 +155,24 @@ def _text(found: Foreseen) -> str:
         f"about {found.tokens:,} tokens: {lengths}, {seen.truncated:.1%} cut ({seen.pairs:,} pairs sampled)",
         f"a worker holds {_size(found.weight_bytes)} of weights, a few shards of {_size(found.shard_bytes)}{measured}",
     ]
-    if found.gathered_pairs:
+    if found.joined:
+        lines.append(
+            "the run is joined with its texts first. Counted: files, queries, pairs, shards. Estimated: tokens, sizes "
+            "and what follows from them, from texts of --queries and --corpus that were sampled apart from the run; "
+            "how many pairs have no text in them only the join tells"
+        )
+    elif found.gathered_pairs:
         lines.append(f"{found.gathered_pairs:,} pairs of queries that lie in several places are gathered first")
     if found.finished_shards:
         lines.append(f"{found.finished_shards:,} shards are finished already")
     if seen.rejected:
         lines.append(f"{seen.rejected:,} rows of the sample cannot be scored")
     if found.estimate is not None:
-        lines.append(_cost(found.estimate))
+        lines.append(f"{_cost(found.estimate)}, from bench figures of {found.measured_on}")
     else:
         lines.append(
-            "no time and cost: run `rankmill bench --json > FILE` on a machine to be used, then give --bench FILE"
+            "no time and cost: run `rankmill bench` with this model here, or give --bench FILE with what "
+            "`rankmill bench --json` printed on a machine to be used"
         )
     return "\n".join(lines) + "\n"
 

@@ -31,6 +31,7 @@ _OUTPUT_SETTINGS = (
     "activation",
     "bad_files",
     "max_text_bytes",
+    "keep_scores",
 )
 
 
@@ -71,7 +72,11 @@ def choose(settings: RetrySettings) -> tuple[RerankSettings, Retry]:
     known = understand(as_before)
     refuse_changed(recorded.job, recorded.store.uri, known.inspected.every_file, known.card.fingerprint)
     changes = {name: getattr(settings, name) for name in _OVERRIDES if getattr(settings, name) is not None}
-    return as_before.model_copy(update=changes), retry
+    job = as_before.model_copy(update=changes)
+    # pairs of those queries that do have a score keep it, where the job kept scores that this one would find too
+    if job.keep_scores and job.precision == as_before.precision:
+        job = job.model_copy(update={"reuse": settings.finished})
+    return job, retry
 
 
 def _as_before(recorded: Recorded, settings: RetrySettings) -> RerankSettings:

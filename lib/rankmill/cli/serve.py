@@ -113,6 +113,7 @@ def _deployed(
     settings: ServeSettings, models: Mapping[str, ModelInfo], index: IndexInfo | None, *, local: bool
 ) -> Iterator[None]:
     from ray import serve  # noqa: PLC0415 - reads its settings when it is imported: after `connect`
+    from ray.exceptions import RayError  # noqa: PLC0415
     from ray.serve.config import HTTPOptions  # noqa: PLC0415
 
     from rankmill.serving.application import application  # noqa: PLC0415
@@ -120,10 +121,10 @@ def _deployed(
     target = application(settings, models, index)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     try:
-        serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
         try:
+            serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
             serve.run(target, name=_APPLICATION, route_prefix="/", logging_config=quiet)
-        except RuntimeError as error:
+        except (RuntimeError, RayError) as error:
             raise RankmillError(f"The application did not start: {error}") from error
         yield
     finally:

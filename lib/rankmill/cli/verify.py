@@ -5,6 +5,7 @@ import sys
 from dataclasses import asdict
 
 from rankmill.batch.recorded import open_output, read
+from rankmill.batch.summary import UNVERIFIED
 from rankmill.batch.verify import Verified, verify
 from rankmill.settings.output import VerifySettings
 
@@ -35,5 +36,7 @@ def _text(found: Verified) -> str:
     depth = "every byte was read" if found.deep else "records, sizes and footers were read; --deep reads every byte"
     wrong = len(found.problems)
     verdict = f"{wrong:,} {'problem' if wrong == 1 else 'problems'}:" if wrong else f"No problem found ({depth})."
-    lines = [f"{found.output} is {state}", counts, verdict, *(f"  - {problem}" for problem in found.problems)]
+    unverified = [f"{found.unverified_inputs:,} {UNVERIFIED}"] if found.unverified_inputs else []
+    lines = [f"{found.output} is {state}", counts, *unverified, verdict]
+    lines += [f"  - {problem}" for problem in found.problems]
     return "\n".join(lines) + "\n"

@@ -13,17 +13,30 @@ _FAST = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "1",  # of Ray's 30 that every stop would take
+    # Also repeat what a connection that is kept open, and is closed at just this moment, gave no answer to: a gateway
+    # that ends closes its own. Asking twice changes nothing here. Requests over 16 kB are not repeated.
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TIMEOUT_CLIENT_S": "60",  # of Ray's 3600 that a silent client may hold a connection
+    # Ray's 5 and 10, after which it kills an HAProxy whose manager has not answered, as on a busy machine
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
 }
 
-# Ray's template has statistics and metrics listen on every address of the machine.
+# Ray's template has statistics and metrics listen on every address of the machine, and waits an hour for the headers of
+# a request: a few thousand connections without any would shut everybody else out.
 _WRAPPER = """#!/bin/sh
 for argument; do
     case $argument in
-        *.cfg) sed -i -E 's/^( *bind )\\*?:([0-9]+)$/\\1127.0.0.1:\\2/' "$argument" ;;
+        *.cfg) sed -i -E \\
+            -e 's/^( *bind )\\*?:([0-9]+)$/\\1127.0.0.1:\\2/' \\
+            -e '/timeout http-request/d' \\
+            -e 's/^( *)timeout client .*$/&\\n\\1timeout http-request {header_seconds}s/' "$argument" ;;
     esac
 done
 exec {haproxy} "$@"
 """
+HEADER_SECONDS = 10
+"""For the headers of a request to arrive; HAProxy then answers 408."""
 _FOLDER = "/tmp"  # noqa: S108 - a folder of its own is made there, and the paths of sockets may have 97 characters
 
 
@@ -49,7 +62,7 @@ def _environment(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
     if haproxy is None:
         return {}
     wrapper = folder / "haproxy"
-    wrapper.write_text(_WRAPPER.format(haproxy=haproxy))
+    wrapper.write_text(_WRAPPER.format(haproxy=haproxy, header_seconds=HEADER_SECONDS))
     wrapper.chmod(stat.S_IRWXU)
     statistics, metrics = _free_ports(2)
     wanted = _FAST | {

@@ -25,7 +25,7 @@ def evaluate_command(settings: EvaluateSettings) -> int:
     """
     result = measure(settings)
     if settings.report is not None:
-        with open_text(settings.report, "w") as handle:
+        with open_text(settings.report, "w", settings.storage) as handle:
             handle.write(page(result, _title(settings)))
     if not settings.quiet:
         Console(file=sys.stdout, highlight=False).print(table(result))
@@ -39,11 +39,11 @@ def evaluate_command(settings: EvaluateSettings) -> int:
 def measure(settings: EvaluateSettings) -> Evaluation | Comparison:
     """Read everything that `settings` names and evaluate it. Raises as `evaluate_command`."""
     measures = parse_measures(settings.measures)  # first: a misspelled name should not cost a download
-    qrels = read_qrels(settings.qrels)
-    run = evaluate(qrels, read_results(settings.run), measures)
+    qrels = read_qrels(settings.qrels, settings.storage)
+    run = evaluate(qrels, read_results(settings.run, settings.storage), measures)
     if settings.baseline is None:
         return run
-    return compare(run, evaluate(qrels, read_results(settings.baseline), measures))
+    return compare(run, evaluate(qrels, read_results(settings.baseline, settings.storage), measures))
 
 
 def _title(settings: EvaluateSettings) -> str:

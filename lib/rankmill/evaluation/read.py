@@ -15,9 +15,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rankmill.errors import InputError
+from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
-from rankmill.tables.locate import format_of, list_files, open_input
+from rankmill.tables.locate import format_of, fsspec_options, list_files, open_input
 from rankmill.tables.trec import Problems, open_text, read_run
+
+_ENVIRONMENT = StorageSettings()
+"""What the process's own environment says."""
 
 _BEIR_HEADER = ["query-id", "corpus-id", "score"]
 _TREC_COLUMNS = 4
@@ -25,40 +29,48 @@ _NESTED = "candidates"
 _EXPECTED_QRELS = "BEIR (header `query-id corpus-id score`, tabs) or TREC (query_id iteration doc_id relevance)"
 
 
-def read_qrels(uri: str) -> dict[str, dict[str, int]]:
+def read_qrels(uri: str, storage: StorageSettings = _ENVIRONMENT) -> dict[str, dict[str, int]]:
     """Relevance by query id and document id, in file order.
+
+    Args:
+        uri: of the judgements.
+        storage: where an object store is and who signs.
 
     Raises:
         InputError: no such file, no judgement in it, unusable lines (the first 20 are named), missing columns, a
             document judged twice for a query with different results.
         StorageError: the file system refused.
     """
-    qrels = _parquet_qrels(uri) if _is_parquet(uri) else _text_qrels(uri)
+    qrels = _parquet_qrels(uri, storage) if _is_parquet(uri, storage) else _text_qrels(uri, storage)
     if not qrels:
         raise InputError(f"{uri} holds no judgements; expected {_EXPECTED_QRELS}, or Parquet.")
     return qrels
 
 
-def read_results(uri: str) -> pa.Table:
+def read_results(uri: str, storage: StorageSettings = _ENVIRONMENT) -> pa.Table:
     """A run: `query_id, doc_id` (strings), `score` (float64) and, where the file has it, `rank` (int64).
+
+    Args:
+        uri: of the run.
+        storage: where an object store is and who signs.
 
     Raises:
         InputError: no such file, nothing in it, unusable lines, missing columns, null values.
         StorageError: the file system refused.
     """
-    if not _is_parquet(uri):
-        return read_run(uri)
-    table = _read_parquet(uri, required=("query_id", "doc_id", "score"), optional=("rank",))
+    if not _is_parquet(uri, storage):
+        return read_run(uri, storage)
+    table = _read_parquet(uri, storage, required=("query_id", "doc_id", "score"), optional=("rank",))
     if table.num_rows == 0:
         raise InputError(f"{uri} holds no results: all its Parquet files are empty.")
     return table
 
 
-def _text_qrels(uri: str) -> dict[str, dict[str, int]]:
+def _text_qrels(uri: str, storage: StorageSettings) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     problems = Problems(uri)
     is_beir = False
-    with open_text(uri) as lines:
+    with open_text(uri, storage=storage) as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.split()
             if number == 1 and fields == _BEIR_HEADER:
@@ -98,8 +110,8 @@ def _judgement(fields: Sequence[str], *, is_beir: bool) -> tuple[str, str, int] 
         return f"the relevance is {relevance!r}, not a whole number"
 
 
-def _parquet_qrels(uri: str) -> dict[str, dict[str, int]]:
-    table = _read_parquet(uri, required=("query_id", "doc_id", "relevance"))
+def _parquet_qrels(uri: str, storage: StorageSettings) -> dict[str, dict[str, int]]:
+    table = _read_parquet(uri, storage, required=("query_id", "doc_id", "relevance"))
     qrels: dict[str, dict[str, int]] = {}
     problems: list[str] = []
     columns = (table[name].to_pylist() for name in ("query_id", "doc_id", "relevance"))
@@ -121,16 +133,18 @@ _TYPES = {
 }
 
 
-def _read_parquet(uri: str, required: Sequence[str], optional: Sequence[str] = ()) -> pa.Table:
+def _read_parquet(
+    uri: str, storage: StorageSettings, required: Sequence[str], optional: Sequence[str] = ()
+) -> pa.Table:
     """The named columns of one or many Parquet files, cast to `_TYPES`, in the order of the file names."""
-    paths = [file.uri for file in list_files(uri) if format_of(file.uri) == "parquet"]
+    paths = [file.uri for file in list_files(uri, storage=storage) if format_of(file.uri) == "parquet"]
     if not paths:
         raise InputError(f"{uri} holds no Parquet files.")
     tables = []
     problems: list[str] = []
     for path in paths:
         try:
-            with storage_errors(path), open_input(path) as handle:
+            with storage_errors(path), open_input(path, storage) as handle:
                 file = pq.ParquetFile(handle)
                 names = _names(file.schema_arrow)
                 if missing := [name for name in required if name not in names]:
@@ -197,12 +211,12 @@ def _missing_column(name: str, names: Sequence[str]) -> str:
     return f"no column {name}; it has {', '.join(names)}.{hint}"
 
 
-def _is_parquet(uri: str) -> bool:
+def _is_parquet(uri: str, storage: StorageSettings) -> bool:
     """By name, and by looking: folders and globs hold Parquet, text files are named otherwise."""
     if uri.endswith("/") or "*" in uri or format_of(uri) == "parquet":
         return True
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri)
+        filesystem, path = fsspec.core.url_to_fs(uri, **fsspec_options(uri, storage))
     except (ImportError, ValueError) as error:  # an unknown protocol, or its package is not installed
         raise InputError(f"{uri} cannot be opened: {error}") from error
     with storage_errors(uri):

@@ -1,11 +1,8 @@
 """Reads a corpus in batches, from any document on: Parquet, or JSONL(.gz) as BEIR has it (`_id`, `title`, `text`)."""
 
-import gzip
 import hashlib
-import io
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.jsonl import sample_schema
+from rankmill.tables.lines import read_lines
 from rankmill.tables.locate import InputFile, absolute, format_of, list_files, open_file
 
 ID_NAMES = ("doc_id", "_id")
@@ -173,18 +171,15 @@ def _documents(corpus: Corpus, skip: int) -> Iterator[pa.Table]:
 
 def _rows(file: InputFile, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.Table | None]]:
     """How many documents come next in a file, and these; None where all of them are to be skipped."""
-    with storage_errors(file.uri), ExitStack() as stack:
-        raw: Any = stack.enter_context(open_file(file))
-        if file.format == "parquet":
+    if file.format == "parquet":
+        with storage_errors(file.uri), open_file(file) as raw:
             yield from _parquet_rows(raw, corpus, skip)
-            return
-        if file.compressed:
-            raw = stack.enter_context(gzip.GzipFile(fileobj=raw))
-        yield from _jsonl_rows(stack.enter_context(io.BufferedReader(raw, 1 << 20)), file, corpus, skip)
+    else:
+        yield from _jsonl_rows(file, corpus, skip)
 
 
 def _parquet_rows(raw: Any, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.Table | None]]:
-    file = pq.ParquetFile(raw)
+    file = pq.ParquetFile(raw, page_checksum_verification=True)
     wanted = _wanted(corpus)
     for group in range(file.num_row_groups):
         rows = file.metadata.row_group(group).num_rows
@@ -200,13 +195,11 @@ def _parquet_rows(raw: Any, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa
             skip = max(0, skip - table.num_rows)
 
 
-def _jsonl_rows(
-    lines: io.BufferedReader, file: InputFile, corpus: Corpus, skip: int
-) -> Iterator[tuple[int, pa.Table | None]]:
+def _jsonl_rows(file: InputFile, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.Table | None]]:
     wanted = _wanted(corpus)
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate((line for line in lines if line.strip()), start=1):
-        if number <= skip:
+    for number, _, line in read_lines(file, 0, 0):
+        if number < skip:
             yield 1, None
             continue
         try:
@@ -216,7 +209,7 @@ def _jsonl_rows(
                 pa.scalar(row.get(field.name), field.type)
         except (ValueError, AttributeError, TypeError, OverflowError) as error:
             raise InputError(
-                f"{file.uri}: document {number:,} is no JSON object whose {', '.join(wanted.values())} are "
+                f"{file.uri}: document {number + 1:,} is no JSON object whose {', '.join(wanted.values())} are "
                 f"{', '.join(str(corpus.schema.field(name).type) for name in wanted)} ({type(error).__name__})."
             ) from error
         rows.append(row)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from rankmill.errors import InputError, UsageError
+from rankmill.errors import InputError
 from rankmill.retrieval.filters import Compare, IsNull, Like, OneOf, Value, parse, render
 from rankmill.retrieval.fusion import fuse
 from rankmill.retrieval.lance_table import (
@@ -24,7 +24,7 @@ from rankmill.retrieval.lance_table import (
     read_manifest,
 )
 from rankmill.retrieval.manifest import Manifest, refuse_other_model
-from rankmill.retrieval.retriever import MODES, Embed, Found, Mode
+from rankmill.retrieval.retriever import Embed, Found, Mode, modes_with, no_such_mode
 from rankmill.settings.storage import StorageSettings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class LanceRetriever:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """See `Retriever`."""
-        return MODES if self._embed is not None else MODES[:1]
+        return modes_with(self._embed)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -157,15 +157,6 @@ async def _open_whole(uri: str, storage: StorageSettings) -> tuple[Manifest, "As
             raise not_whole(uri, await table.count_rows())
         await table.checkout(WHOLE)
     return manifest, table
-
-
-def no_such_mode(mode: str, modes: tuple[Mode, ...]) -> UsageError:
-    """What is said of a search by vectors that are not there."""
-    if mode not in MODES:
-        return UsageError(f"The mode must be one of {', '.join(MODES)}.")
-    return UsageError(
-        f"This index can be searched by {', '.join(modes)} only: no embedding model is configured for it."
-    )
 
 
 def _fused(lists: Sequence[pa.Table], k: int) -> pa.Table:

@@ -1,17 +1,17 @@
 """The LanceDB table that an index is: where it is, what its columns are, and what says that it is whole."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.types as pt
 
-from rankmill.errors import InputError, RankmillError, StorageError, UsageError
+from rankmill.errors import InputError, UsageError
+from rankmill.retrieval.errors import index_errors
 from rankmill.retrieval.filters import Kind
 from rankmill.retrieval.manifest import Manifest
 from rankmill.settings.storage import StorageSettings
-from rankmill.tables.uris import refuse_secrets
+from rankmill.storage.uris import refuse_secrets
 
 if TYPE_CHECKING:
     from lancedb.db import AsyncConnection
@@ -101,20 +101,13 @@ def kinds(schema: pa.Schema) -> dict[str, Kind]:
     return found
 
 
-@contextmanager
-def lance_errors(uri: str) -> Iterator[None]:
+def lance_errors(uri: str) -> AbstractContextManager[None]:
     """Turns what LanceDB raises into sentences of ours; it has no errors of its own, only Python's.
 
     Raises:
         StorageError: whatever it was.
     """
-    try:
-        yield
-    except RankmillError:
-        raise
-    except (OSError, RuntimeError, ValueError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageError(f"The index {uri} cannot be used: {first_line[:300]}") from error
+    return index_errors(uri, OSError, RuntimeError, ValueError)
 
 
 def not_whole(uri: str, rows: int) -> InputError:

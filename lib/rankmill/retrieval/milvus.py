@@ -7,9 +7,8 @@ from typing import Any
 from rankmill.errors import InputError, UsageError
 from rankmill.retrieval.filters import Compare, IsNull, Kind, Like, OneOf, parse, render
 from rankmill.retrieval.fusion import fuse
-from rankmill.retrieval.lance import no_such_mode
-from rankmill.retrieval.milvus_client import connect, milvus_errors, model_part, whole_collection
-from rankmill.retrieval.retriever import MODES, Embed, Found, Mode
+from rankmill.retrieval.milvus_client import connect, disconnect, milvus_errors, model_part, whole_collection
+from rankmill.retrieval.retriever import Embed, Found, Mode, modes_with, no_such_mode
 
 _Hit = tuple[dict[str, Any], float]
 
@@ -37,7 +36,7 @@ class MilvusRetriever:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """See `Retriever`."""
-        return MODES if self._embed is not None else MODES[:1]
+        return modes_with(self._embed)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,7 +61,7 @@ class MilvusRetriever:
 
     def close(self) -> None:
         """See `Retriever`: the server, or the file that only one process can open."""
-        self._client.close()
+        disconnect(self._client, self._uri)
 
     def _sparse(self, query: str, k: int, where: str) -> list[_Hit]:
         return self._hits(query, "sparse", "BM25", k, where)
@@ -112,7 +111,7 @@ def open_milvus(uri: str, embed: Embed | None = None, fingerprint: str | None = 
             client.load_collection(collection)
             return MilvusRetriever(client, uri, collection, embed)
     except BaseException:
-        client.close()
+        disconnect(client, uri)
         raise
 
 

@@ -14,7 +14,7 @@ from rankmill.errors import InputError
 from rankmill.retrieval.corpus import Corpus
 from rankmill.retrieval.lance_build import Built, searched
 from rankmill.retrieval.manifest import Manifest
-from rankmill.retrieval.milvus_client import collection_name, connect, milvus_errors, whole_collection
+from rankmill.retrieval.milvus_client import collection_name, connect, disconnect, milvus_errors, whole_collection
 from rankmill.retrieval.retriever import Embed
 
 _LONGEST_ID = 512
@@ -67,7 +67,7 @@ def build_milvus(
             _finish(client, alias, name, total)
         return Built(total, max(0, total - there))
     finally:
-        client.close()
+        disconnect(client, uri)
 
 
 def _create(client: Any, name: str, corpus: Corpus, manifest: Manifest) -> None:

@@ -7,14 +7,14 @@ is what is searched; a newer index takes the alias over, without a moment in whi
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
-from rankmill.errors import RankmillError, StorageError, UsageError
+from rankmill.errors import UsageError
+from rankmill.retrieval.errors import index_errors
 from rankmill.retrieval.manifest import Manifest
-from rankmill.tables.uris import refuse_secrets
+from rankmill.storage.uris import refuse_secrets
 
 NAME = "documents"
 TOKEN = "MILVUS_TOKEN"  # noqa: S105 - the name of the variable
@@ -46,6 +46,15 @@ def connect(uri: str) -> tuple[Any, str]:
         return MilvusClient(address, token=os.environ.get(TOKEN, "")), name
 
 
+def disconnect(client: Any, uri: str) -> None:
+    """Close a client; Milvus Lite's file too, for all of this process, so that another one can open it."""
+    client.close()
+    if not uri.lower().startswith("http"):
+        from milvus_lite.server_manager import server_manager_instance  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        server_manager_instance.release_server(uri)
+
+
 def collection_name(alias: str, manifest: Manifest) -> str:
     """What the collection of an index is called."""
     digest = hashlib.sha256(manifest.to_json().encode()).hexdigest()
@@ -66,8 +75,7 @@ def whole_collection(client: Any, alias: str) -> str | None:
     return name if name.startswith(f"{alias}_") else None
 
 
-@contextmanager
-def milvus_errors(uri: str) -> Iterator[None]:
+def milvus_errors(uri: str) -> AbstractContextManager[None]:
     """Turns what pymilvus raises into sentences of ours.
 
     Raises:
@@ -75,10 +83,4 @@ def milvus_errors(uri: str) -> Iterator[None]:
     """
     from pymilvus.exceptions import MilvusException  # noqa: PLC0415 - an extra
 
-    try:
-        yield
-    except RankmillError:
-        raise
-    except (MilvusException, OSError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise StorageError(f"The index {uri} cannot be used: {first_line[:300]}") from error
+    return index_errors(uri, MilvusException, OSError)

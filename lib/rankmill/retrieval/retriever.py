@@ -12,6 +12,8 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from rankmill.errors import UsageError
+
 Mode = Literal["sparse", "dense", "hybrid"]
 """Full-text search, nearest vectors, or both joined by reciprocal rank fusion."""
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -68,3 +70,17 @@ class Retriever(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds open; it is not used after."""
+
+
+def modes_with(embed: Embed | None) -> tuple[Mode, ...]:
+    """What an index can be searched by: by words alone where no model embeds the queries."""
+    return MODES if embed is not None else MODES[:1]
+
+
+def no_such_mode(mode: str, modes: tuple[Mode, ...]) -> UsageError:
+    """What is said of a search by vectors that are not there."""
+    if mode not in MODES:
+        return UsageError(f"The mode must be one of {', '.join(MODES)}.")
+    return UsageError(
+        f"This index can be searched by {', '.join(modes)} only: no embedding model is configured for it."
+    )

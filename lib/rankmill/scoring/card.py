@@ -111,6 +111,34 @@ def make_card(
     )
 
 
+def text_card(model: str, *, kind: str, architecture: str, identity: Mapping[str, Any]) -> ModelCard:
+    """Describe a scorer of somebody else's that gets texts: nothing is known of what it does with them.
+
+    Args:
+        model: its name, or its address.
+        kind: `python` or `http`.
+        architecture: the name of its class or function, where it has one.
+        identity: JSON-able; all that is known to decide a score.
+    """
+    return ModelCard(
+        model=model,
+        revision=None,
+        folder=None,
+        kind=kind,
+        family=kind,
+        architecture=architecture,
+        parameters=0,
+        stored_dtype="",
+        max_length=0,
+        max_query_tokens=0,
+        input_format="query and document as text",
+        pooling="",
+        activation="identity",
+        precision="its own",
+        fingerprint=digest({"kind": kind, **identity}),
+    )
+
+
 def digest(value: Any) -> str:
     """sha256 of a JSON-able value, key order ignored: 64 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import ModelError
-from rankmill.scoring.card import ModelCard, digest
+from rankmill.scoring.card import ModelCard, text_card
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.files import sha256
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.text_encoder import TextEncoder, checked_scores, decode, refuse_settings
@@ -55,30 +56,12 @@ class Custom:
             ModelError: it has no such attribute, or not one that scores.
         """
         target = self._import()
-        return ModelCard(
-            model=self.model,
-            revision=None,
-            folder=None,
-            kind="python",
-            family="python",
-            architecture=self.attribute,
-            parameters=0,
-            stored_dtype="",
-            max_length=0,
-            max_query_tokens=0,
-            input_format="query and document as text",
-            pooling="",
-            activation="identity",
-            precision="its own",
-            fingerprint=digest(
-                {
-                    "kind": "python",
-                    "model": self.model,
-                    "source": None if self.source is None else sha256(self.source),
-                    "fingerprint": self._own_fingerprint(target),
-                }
-            ),
-        )
+        identity = {
+            "model": self.model,
+            "source": None if self.source is None else sha256(self.source),
+            "fingerprint": self._own_fingerprint(target),
+        }
+        return text_card(self.model, kind="python", architecture=self.attribute, identity=identity)
 
     def encoder(self) -> TextEncoder:
         """What makes bytes of texts; does not import the module."""
@@ -130,7 +113,7 @@ class Custom:
         return stated
 
 
-class CustomScorer:
+class CustomScorer(CardScorer):
     """Calls somebody's own scorer, and checks what comes back.
 
     Args:
@@ -140,23 +123,8 @@ class CustomScorer:
     """
 
     def __init__(self, card: ModelCard, encoder: TextEncoder, score: Score) -> None:
-        self.card = card
-        self._encoder = encoder
+        super().__init__(card, encoder)
         self._score = score
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the name, the source file and the scorer's own `fingerprint`."""
-        return self.card.fingerprint
-
-    @property
-    def activation(self) -> str:
-        """Always `identity`: its scores are what it says."""
-        return self.card.activation
-
-    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Write pairs as bytes; see `TextEncoder.encode`."""
-        return self._encoder.encode(queries, texts)
 
     def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Call the scorer, once, with all pairs; its own exceptions come through as they are.

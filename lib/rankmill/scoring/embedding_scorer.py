@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rankmill.errors import PairTooLargeError
 from rankmill.scoring.card import ModelCard
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.packing import pack
@@ -52,7 +53,7 @@ class EmbeddingEngine(Protocol):
         """Whether an exception says that the micro-batch was too large."""
 
 
-class EmbeddingScorer:
+class EmbeddingScorer(CardScorer):
     """Scores pairs by embeddings of their two sides.
 
     Queries are embedded first and kept. Documents follow in micro-batches, each compared with all its queries and
@@ -66,25 +67,10 @@ class EmbeddingScorer:
     """
 
     def __init__(self, card: ModelCard, encoder: Encoder, engine: EmbeddingEngine, options: ScorerOptions) -> None:
-        self.card = card
+        super().__init__(card, encoder)
         # `auto` is the engine's own: the probe runs pairs, not two sides
         self.batch_tokens = options.batch_tokens if isinstance(options.batch_tokens, int) else engine.batch_tokens
-        self._encoder = encoder
         self.engine = engine
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal fingerprints give equal logits, up to the rounding of the device."""
-        return self.card.fingerprint
-
-    @property
-    def activation(self) -> str:
-        """Always `identity`: the logit is the similarity."""
-        return self.card.activation
-
-    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Tokenise pairs `(queries[i], texts[i])`; see `SidedEncoder.encode`."""
-        return self._encoder.encode(queries, texts)
 
     def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Embed and compare.

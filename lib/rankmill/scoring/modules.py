@@ -16,7 +16,7 @@ _ACTIVATIONS = {"Identity": "identity", "Tanh": "tanh", "ReLU": "relu", "GELU": 
 class Module:
     """One line of modules.json."""
 
-    library: str
+    package: str
     """First part of the class's name: `sentence_transformers`, `pylate`, or whose code it would be."""
     kind: str
     """The class itself: `Transformer`, `Pooling`, `Dense`, `Normalize`, …"""
@@ -101,10 +101,10 @@ def check_modules(model: str, modules: Sequence[Module], known: Sequence[str]) -
             f"The network of the model {model!r} lies in the folder {modules[0].path!r}; only models whose network "
             "lies directly in the model's folder are read. Saving it again with sentence-transformers moves it there."
         )
-    foreign = [module for module in modules if module.library not in ("sentence_transformers", "pylate")]
+    foreign = [module for module in modules if module.package not in ("sentence_transformers", "pylate")]
     if foreign:
         raise ModelError(
-            f"The model {model!r} brings its own Python code ({foreign[0].library}….{foreign[0].kind} in "
+            f"The model {model!r} brings its own Python code ({foreign[0].package}….{foreign[0].kind} in "
             "modules.json), which is never run."
         )
     unknown = [module.kind for module in modules[1:] if module.kind not in known]
@@ -113,6 +113,11 @@ def check_modules(model: str, modules: Sequence[Module], known: Sequence[str]) -
             f"The model {model!r} has the modules {kinds} (modules.json), of which {', '.join(unknown)} cannot be run "
             "here; leaving them out would change every score."
         )
+
+
+def pools_once(modules: Sequence[Module]) -> bool:
+    """Whether one pooling follows the network at once, and no other later."""
+    return [number for number, module in enumerate(modules) if module.kind == "Pooling"] == [1]
 
 
 def read_dense(model: str, folder: Path, module: Module, activation: str) -> Dense:

@@ -2,7 +2,6 @@
 
 import logging
 import platform
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from rankmill import __version__
 from rankmill.errors import NonFiniteScoreError, PairTooLargeError
 from rankmill.scoring.card import ModelCard, digest
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.chunks import score
 from rankmill.scoring.engines.engine import Engine
 from rankmill.scoring.model import Encoder
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 _NAMED_IN_MESSAGES = 10
 
 
-class PairScorer:
+class PairScorer(CardScorer):
     """Scores pairs in micro-batches of a bounded number of tokens.
 
     Args:
@@ -35,24 +35,9 @@ class PairScorer:
     """
 
     def __init__(self, card: ModelCard, encoder: Encoder, engine: Engine, options: ScorerOptions) -> None:
-        self.card = card
+        super().__init__(card, encoder)
         self.batch_tokens = _budget(card, engine, options)
-        self._encoder = encoder
         self.engine = engine
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal fingerprints give equal logits, up to the rounding of the device."""
-        return self.card.fingerprint
-
-    @property
-    def activation(self) -> str:
-        """`identity` or `sigmoid`."""
-        return self.card.activation
-
-    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Tokenise pairs `(queries[i], texts[i])`; see `PairEncoder.encode`."""
-        return self._encoder.encode(queries, texts)
 
     def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Run the forward pass.

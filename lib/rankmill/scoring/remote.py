@@ -15,7 +15,7 @@ The fingerprint knows the address and nothing else: an endpoint that changes its
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from rankmill.errors import ModelError
-from rankmill.scoring.card import ModelCard, digest
+from rankmill.scoring.card import ModelCard, text_card
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.text_encoder import TextEncoder, checked_scores, decode, refuse_settings
 from rankmill.types import EncodedPairs
@@ -64,23 +65,7 @@ class Remote:
 
     def card(self, precision: str) -> ModelCard:  # noqa: ARG002 - its precision is its own
         """Describe it."""
-        return ModelCard(
-            model=self.url,
-            revision=None,
-            folder=None,
-            kind="http",
-            family="http",
-            architecture="",
-            parameters=0,
-            stored_dtype="",
-            max_length=0,
-            max_query_tokens=0,
-            input_format="query and document as text",
-            pooling="",
-            activation="identity",
-            precision="its own",
-            fingerprint=digest({"kind": "http", "url": self.url, "protocol": _PROTOCOL}),
-        )
+        return text_card(self.url, kind="http", architecture="", identity={"url": self.url, "protocol": _PROTOCOL})
 
     def encoder(self) -> TextEncoder:
         """What makes bytes of texts."""
@@ -95,7 +80,7 @@ class Remote:
         return RemoteScorer(self.card(options.precision), Patience(), os.environ.get(TOKEN_VARIABLE))
 
 
-class RemoteScorer:
+class RemoteScorer(CardScorer):
     """Asks an endpoint for scores, and checks what comes back.
 
     Args:
@@ -108,9 +93,8 @@ class RemoteScorer:
     """
 
     def __init__(self, card: ModelCard, patience: Patience, token: str | None = None) -> None:
-        self.card = card
+        super().__init__(card, TextEncoder())
         self._patience = patience
-        self._encoder = TextEncoder()
         self._headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "rankmill"}
         if token:
             if not _TOKEN.fullmatch(token):
@@ -131,20 +115,6 @@ class RemoteScorer:
                 retry_after_max=int(patience.longest_wait),
             ),
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the address."""
-        return self.card.fingerprint
-
-    @property
-    def activation(self) -> str:
-        """Always `identity`: its scores are what it says."""
-        return self.card.activation
-
-    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Write pairs as bytes; see `TextEncoder.encode`."""
-        return self._encoder.encode(queries, texts)
 
     def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Ask for scores, one request after the other.

@@ -42,6 +42,30 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Work:
+    """Forward passes; of those that requests share, each of them has its part by tokens: they add up to the whole."""
+
+    calls: float = 0.0
+    """Of the scorer."""
+    pairs: int = 0
+    tokens: int = 0
+    """Of these pairs, without padding."""
+    padding: float = 0.0
+    """Tokens of padding that were computed beside them."""
+    seconds: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        """Both together."""
+        return Work(
+            self.calls + other.calls,
+            self.pairs + other.pairs,
+            self.tokens + other.tokens,
+            self.padding + other.padding,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """What became of `n` pairs."""
 
@@ -51,28 +75,20 @@ class Scored:
     """Shape (n, 2): characters that the best chunk covers, -1 where there is one chunk only; None without chunks."""
     cached: int = 0
     """Pairs whose logits were known and not computed again; of pairs in chunks, the chunks."""
+    work: Work = Work()
+    """What it took to compute the others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """What a replica has done since it started, for metrics."""
+class OtherVersionError(Exception):
+    """Whoever scores the model has other files or options than its pairs were tokenised for: a new version takes over.
 
-    calls: int
-    """Of the scorer."""
-    pairs: int
-    """Computed, not found in the cache."""
-    tokens: int
-    """Of these pairs, without padding."""
-    forward_seconds: float
-    overloaded: int
-    """Requests refused, as are the next three: whose time ran out, that were given up, whose forward pass failed."""
-    expired: int
-    cancelled: int
-    failed: int
-    queued_tokens: int
-    cache_hits: int
-    cache_misses: int
-    cache_entries: int
+    Args:
+        info: what scores there; pairs that were tokenised for it will do.
+    """
+
+    def __init__(self, info: ModelInfo) -> None:
+        super().__init__(info)
+        self.info = info
 
 
 class Backend(Protocol):
@@ -81,23 +97,21 @@ class Backend(Protocol):
     def models(self) -> Mapping[str, ModelInfo]:
         """Every configured model by its name, the default one first; aliases are not keys."""
 
-    async def score(self, model: str, pairs: EncodedPairs, deadline: float) -> Scored:
+    async def score(self, model: ModelInfo, pairs: EncodedPairs, deadline: float) -> Scored:
         """Score pairs.
 
         Cancelling the call drops what has not been computed yet.
 
         Args:
-            model: name of a configured model, no alias.
+            model: a configured model, or what an `OtherVersionError` said of it.
             pairs: as the encoder of its options, or of stricter ones, makes them; empty in, empty out.
             deadline: seconds that are left; a duration, because it crosses machines and their clocks do not.
 
         Raises:
+            OtherVersionError: nothing was scored; the pairs have to be tokenised again.
             RequestError: OVERLOADED (too much is queued), UNAVAILABLE (nothing that scores is there), DEADLINE, or
                 INTERNAL (the forward pass failed).
         """
 
     async def ready(self, model: str) -> bool:
         """Whether something is there that would score pairs of a model now."""
-
-    async def numbers(self, model: str) -> list[Numbers]:
-        """What each replica of a model has done; those that do not answer at once are left out."""

@@ -2,87 +2,31 @@
 
 A call of the scorer takes a bounded number of tokens, from as many requests as fit, in the order of `FairOrder`; large
 requests are spread over many calls. While a call computes in a thread of its own, the event loop takes in requests; the
-next call is put together only when the one before has ended, so that a small request that came meanwhile is in it.
+next call is put together only when the one before has ended, so that a small request that came meanwhile is in it. The
+calls of a request that is alone are made one after the other without waiting for the loop, until somebody comes.
 """
 
 import asyncio
 import bisect
 import logging
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import NonFiniteScoreError
+from rankmill.serving.backend import Work
+from rankmill.serving.calls import Call, Forward, Job, Share, Waste, next_call
 from rankmill.serving.fair import FairOrder
 from rankmill.serving.request_error import Kind, RequestError
-from rankmill.serving.slices import join, take
 from rankmill.types import EncodedPairs
 
 _log = logging.getLogger("rankmill")
 
-Forward = Callable[[EncodedPairs], NDArray[np.float32]]
-
+CALL_SECONDS = 0.05
+"""Newcomers hardly notice a call of this length, and many short ones cost more."""
 _MEMORY = 0.8
 """Weight of what was known of the speed before a call; one call says little."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a batcher has done since it was made."""
-
-    calls: int = 0
-    pairs: int = 0
-    tokens: int = 0
-    """Of the pairs, without padding."""
-    seconds: float = 0.0
-    """In forward passes."""
-    overloaded: int = 0
-    """Requests refused because too much was queued, or because their time would not have sufficed."""
-    expired: int = 0
-    """Requests whose time ran out."""
-    cancelled: int = 0
-    failed: int = 0
-    """Requests whose forward pass failed."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    """A request on its way."""
-
-    pairs: EncodedPairs
-    costs: NDArray[np.int64]
-    """Shape (n,): tokens per pair."""
-    waiting: NDArray[np.int64]
-    """Rows that are in no call yet, longest first, so that pairs of similar length share micro-batches."""
-    end: float
-    """On the fair clock."""
-    deadline: float
-    """On the clock of the event loop."""
-    logits: NDArray[np.float32]
-    tokens_left: int
-    """Of rows without a logit."""
-    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
-        """The next rows that fit, no longer waiting."""
-        fitting = int(np.searchsorted(np.cumsum(self.costs[self.waiting]), budget, side="right"))
-        rows = self.waiting[: max(fitting, 1 if at_least_one else 0)]
-        self.waiting = self.waiting[len(rows) :]
-        return rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """One request's part of a call."""
-
-    job: _Job
-    rows: NDArray[np.int64]
-    start: int
-    """Position of its first pair in the call."""
 
 
 class Batcher:
@@ -90,21 +34,38 @@ class Batcher:
 
     Args:
         forward: logits of pairs, as `Scorer.logits`; called in a thread of its own, one call at a time.
-        call_tokens: of a call at most; a longer pair is a call of its own.
+        call_tokens: of a call at most, padding included, more where it is fast; a longer pair is a call alone.
+        call_seconds: that a call may take even so.
         queue_tokens: at most so many wait; a larger request is taken in where nothing else waits.
+        waste: counts the padding; None where there is none.
+        thread: one, which the batcher ends; None for a new one.
     """
 
-    def __init__(self, forward: Forward, *, call_tokens: int, queue_tokens: int) -> None:
-        self.tally = Tally()
+    def __init__(
+        self,
+        forward: Forward,
+        *,
+        call_tokens: int,
+        queue_tokens: int,
+        call_seconds: float = CALL_SECONDS,
+        waste: Waste | None = None,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self.work = Work()
+        """What it has done since it was made."""
+        self._waste = waste
         self._forward = forward
         self._call_tokens = call_tokens
+        self._call_seconds = call_seconds
         self._queue_tokens = queue_tokens
         self._queued = 0
         self._rate: float | None = None
-        self._jobs: list[_Job] = []  # by `end`
+        self._jobs: list[Job] = []  # by `end`
         self._order = FairOrder()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._worker: asyncio.Task[None] | None = None
+        self._interrupted = False
+        """Whether the thread should leave the calls that it has not begun to the loop."""
         self._closed = False
 
     @property
@@ -117,7 +78,7 @@ class Batcher:
         """Speed of the latest calls; None before the first."""
         return self._rate
 
-    async def score(self, pairs: EncodedPairs, deadline: float) -> NDArray[np.float32]:
+    async def score(self, pairs: EncodedPairs, deadline: float) -> tuple[NDArray[np.float32], Work]:
         """Score pairs, which are not in chunks.
 
         Args:
@@ -125,7 +86,7 @@ class Batcher:
             deadline: seconds from now.
 
         Returns:
-            Shape (n,), input order.
+            Logits, shape (n,), input order; and what it took.
 
         Raises:
             RequestError: OVERLOADED, UNAVAILABLE (closed), DEADLINE, or INTERNAL.
@@ -133,26 +94,22 @@ class Batcher:
         if self._closed:
             raise RequestError(Kind.UNAVAILABLE, "This scorer is shutting down; try again.", retry_after=1.0)
         if not len(pairs):
-            return np.zeros(0, dtype=np.float32)
+            return np.zeros(0, dtype=np.float32), Work()
         if deadline <= 0:
-            self.tally.expired += 1
             raise RequestError(Kind.DEADLINE, "The time of this request was over before it could be scored.")
         job = self._admit(pairs, deadline)
         try:
             async with asyncio.timeout(deadline):
                 await job.done
         except TimeoutError:
-            self.tally.expired += 1
             raise RequestError(Kind.DEADLINE, f"Not all pairs were scored within {deadline:.3g} s.") from None
-        except asyncio.CancelledError:
-            self.tally.cancelled += 1
-            raise
         finally:
             self._forget(job)
-        return job.logits
+        return job.logits, job.work
 
     async def alone(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Logits of a call of its own, right after the one that is being computed, however much waits."""
+        self._interrupted = True
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._forward, pairs)
 
     async def close(self) -> None:
@@ -162,14 +119,15 @@ class Batcher:
             await self._worker
         self._thread.shutdown()
 
-    def _admit(self, pairs: EncodedPairs, deadline: float) -> _Job:
+    def _admit(self, pairs: EncodedPairs, deadline: float) -> Job:
         costs = np.maximum(pairs.lengths, 1)
         tokens = int(costs.sum())
         if self._queued:
             self._refuse_overload(tokens, deadline)
         else:
             self._order = FairOrder()
-        job = _Job(
+        self._interrupted = True
+        job = Job(
             pairs=pairs,
             costs=costs,
             waiting=np.argsort(-costs, kind="stable"),
@@ -188,7 +146,6 @@ class Batcher:
         """Refuse what does not fit into the queue, or would only wait there until its time is over."""
         wait = self._queued / self._rate if self._rate else None
         if self._queued + tokens > self._queue_tokens:
-            self.tally.overloaded += 1
             raise RequestError(
                 Kind.OVERLOADED,
                 f"{self._queued:,} tokens wait to be scored, and at most {self._queue_tokens:,} may; try again later.",
@@ -199,7 +156,6 @@ class Batcher:
         equal_share = tokens * (len(self._jobs) + 1) / self._rate  # the worst case of `FairOrder`, were nobody to come
         needed = min(wait + tokens / self._rate, equal_share)
         if needed > deadline:
-            self.tally.overloaded += 1
             raise RequestError(
                 Kind.OVERLOADED,
                 f"Scoring this request would take about {needed:.2g} s now, and {deadline:.2g} s are left.",
@@ -209,48 +165,53 @@ class Batcher:
     async def _work(self) -> None:
         """Run calls until nothing waits."""
         loop = asyncio.get_running_loop()
-        while shares := self._next_call(loop.time()):
-            pairs = join([take(share.job.pairs, share.rows) for share in shares])
-            started = time.perf_counter()
-            try:
-                logits = await loop.run_in_executor(self._thread, self._forward, pairs)
-            except NonFiniteScoreError as error:
-                self._fail_some(shares, error.pairs)
-            except Exception as error:  # noqa: BLE001 - whatever a model raises, the next call may do
-                _log.exception("a forward pass of %s pairs failed", len(pairs))
-                self._fail(shares, f"The model failed with {type(error).__name__}.")
-            else:
-                self._measure(pairs, time.perf_counter() - started)
-                self._deliver(shares, logits)
+        while calls := self._next_calls(loop.time()):
+            self._interrupted = False
+            made = await loop.run_in_executor(self._thread, self._make, calls, loop)
+            for call in reversed(calls[made:]):
+                for share in call.shares:
+                    share.job.put_back(share.rows)
 
-    def _next_call(self, now: float) -> list[_Share]:
-        shares: list[_Share] = []
-        room, count = self._call_tokens, 0
-        for job in self._jobs:
-            if job.deadline <= now:  # its time-out is due as well, and will fire when the loop comes to it
-                continue
-            rows = job.take(room, at_least_one=not shares)
-            if len(rows):
-                shares.append(_Share(job, rows, count))
-                room -= int(job.costs[rows].sum())
-                count += len(rows)
-            if room <= 0 or len(job.waiting):
-                break
-        return shares
+    def _next_calls(self, now: float) -> list[Call]:
+        """The next call; where only one request waits, all that it needs."""
+        budget = max(self._call_tokens, int(self._call_seconds * (self._rate or 0)))
+        calls: list[Call] = []
+        while (not calls or len(self._jobs) == 1) and (call := next_call(self._jobs, budget, now)):
+            calls.append(call)
+        return calls
 
-    def _measure(self, pairs: EncodedPairs, seconds: float) -> None:
-        tokens = int(np.maximum(pairs.lengths, 1).sum())
-        self.tally.calls += 1
-        self.tally.pairs += len(pairs)
-        self.tally.tokens += tokens
-        self.tally.seconds += seconds
-        rate = tokens / max(seconds, 1e-6)
+    def _make(self, calls: list[Call], loop: asyncio.AbstractEventLoop) -> int:
+        """Make calls in the thread, each settled on the loop while the next one computes; how many were made."""
+        for number, call in enumerate(calls):
+            if number and self._interrupted:
+                return number
+            call.make(self._forward, self._waste)
+            loop.call_soon_threadsafe(self._settle, call)
+        return len(calls)
+
+    def _settle(self, call: Call) -> None:
+        """Hand out what a call gave."""
+        match call.outcome:
+            case NonFiniteScoreError() as error:
+                self._fail_some(call.shares, error.pairs)
+            case Exception() as error:
+                _log.error("a forward pass of %s pairs failed", len(call.lengths), exc_info=error)
+                self._fail(call.shares, f"The model failed with {type(error).__name__}.")
+            case np.ndarray() as logits:
+                self._deliver(call.shares, logits, self._measure(call))
+
+    def _measure(self, call: Call) -> Work:
+        tokens = call.tokens
+        work = Work(1, len(call.lengths), tokens, call.padding, call.seconds)
+        self.work += work
+        rate = tokens / max(call.seconds, 1e-6)
         if self._rate is None:
             self._rate = rate
         elif rate > self._rate or 2 * tokens >= self._call_tokens:  # calls of a few tokens look slow
             self._rate = _MEMORY * self._rate + (1 - _MEMORY) * rate
+        return work
 
-    def _deliver(self, shares: list[_Share], logits: NDArray[np.float32]) -> None:
+    def _deliver(self, shares: list[Share], logits: NDArray[np.float32], work: Work) -> None:
         for share in shares:
             job, rows = share.job, share.rows
             tokens = int(job.costs[rows].sum())
@@ -260,18 +221,19 @@ class Batcher:
             job.logits[rows] = logits[share.start : share.start + len(rows)]
             job.tokens_left -= tokens
             self._queued -= tokens
+            part = tokens / work.tokens
+            job.work += Work(part, len(rows), tokens, part * work.padding, part * work.seconds)
             if not job.tokens_left:
                 self._forget(job)
                 job.done.set_result(None)
 
-    def _fail(self, shares: list[_Share], message: str) -> None:
+    def _fail(self, shares: list[Share], message: str) -> None:
         for share in shares:
             if not share.job.done.done():
-                self.tally.failed += 1
                 self._forget(share.job)
                 share.job.done.set_exception(RequestError(Kind.INTERNAL, message))
 
-    def _fail_some(self, shares: list[_Share], bad: tuple[int, ...]) -> None:
+    def _fail_some(self, shares: list[Share], bad: tuple[int, ...]) -> None:
         """End the requests that own the pairs without a score; what the others had in that call waits once more."""
         owned = [sum(share.start <= at < share.start + len(share.rows) for at in bad) for share in shares]
         if not any(owned):
@@ -281,12 +243,13 @@ class Batcher:
             if own:
                 self._fail([share], f"The model gave no finite score for {own} of {len(share.job.pairs)} documents.")
             else:
-                share.job.waiting = np.concatenate([share.rows, share.job.waiting])
+                share.job.put_back(share.rows)
 
-    def _forget(self, job: _Job) -> None:
+    def _forget(self, job: Job) -> None:
         """Take a request out of the queue, done or not; its pairs in a running call are computed in vain."""
         if job not in self._jobs:
             return
+        self._interrupted = True  # what the thread has of it need not be computed any more
         self._jobs.remove(job)
         self._queued -= job.tokens_left
         if job.tokens_left:

@@ -27,8 +27,6 @@ class ScoreCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self.hits = 0
-        self.misses = 0
         self._capacity = max(1, max_bytes // _ENTRY_BYTES)
         self._logits: OrderedDict[bytes, float] = OrderedDict()
 
@@ -43,9 +41,6 @@ class ScoreCache:
             if logit is not None:
                 self._logits.move_to_end(key)
                 logits[i] = logit
-        hits = int(np.count_nonzero(~np.isnan(logits)))
-        self.hits += hits
-        self.misses += len(found) - hits
         return logits
 
     def keep(self, computed: Sequence[bytes], logits: NDArray[np.float32]) -> None:

@@ -7,12 +7,12 @@ from ray.serve.handle import DeploymentHandle
 
 from rankmill.errors import RankmillError
 from rankmill.retrieval.retriever import Found, Mode
-from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.serving.backend import ModelInfo, Scored
 from rankmill.serving.exchange import Message, Receive, Send
 from rankmill.serving.gateway import Gateway
 from rankmill.serving.index import IndexInfo, open_index
 from rankmill.serving.logs import log_json
-from rankmill.serving.replica import Replica, load_checked
+from rankmill.serving.replica import Replica
 from rankmill.serving.request_error import RequestError
 from rankmill.serving.scaling import BUSY, QUEUED_SECONDS
 from rankmill.serving.serve_backend import ServeBackend
@@ -34,12 +34,20 @@ class ScorerDeployment:
     """
 
     def __init__(self, info: ModelInfo, queue_tokens: int, cache_bytes: int) -> None:
-        self._replica = Replica(
-            load_checked(info), queue_tokens=queue_tokens, cache_bytes=cache_bytes, canary=info.card.kind != "http"
-        )
+        log_json()
+        self._info = info
+        self._replica = Replica.of(info, queue_tokens=queue_tokens, cache_bytes=cache_bytes)
 
-    async def score(self, pairs: EncodedPairs, deadline: float) -> Scored | RequestError:
-        """Score pairs; what goes wrong as expected is returned, because Ray logs what is raised with its traceback."""
+    async def score(self, pairs: EncodedPairs, deadline: float, fingerprint: str) -> Scored | RequestError | ModelInfo:
+        """Score pairs; what goes wrong as expected is returned, because Ray logs what is raised with its traceback.
+
+        Args:
+            pairs: of the scorer with this fingerprint.
+            deadline: as for `Backend.score`.
+            fingerprint: of another scorer, where this one has just taken over: then the answer is what this one is.
+        """
+        if fingerprint != self._info.card.fingerprint:
+            return self._info
         try:
             return await self._replica.score(pairs, deadline)
         except RequestError as error:
@@ -48,10 +56,6 @@ class ScorerDeployment:
     async def awake(self) -> bool:
         """Answer."""
         return True
-
-    async def numbers(self) -> Numbers:
-        """What this replica has done."""
-        return self._replica.numbers()
 
     async def check_health(self) -> None:
         """Run a pair through the model; Ray Serve replaces the replica where this fails."""
@@ -73,6 +77,7 @@ class RetrieverDeployment:
     """
 
     async def __init__(self, info: IndexInfo) -> None:  # type: ignore[misc]  # Ray Serve awaits it
+        log_json()
         self._retriever = await open_index(info)
 
     async def search(self, query: str, k: int, mode: Mode, where: str | None) -> Found | RankmillError:

@@ -56,15 +56,15 @@ class Encoders:
 
     Args:
         models: each gets a tokeniser of its own, kept for good.
-        variants: tokenisers kept beyond those, the last used.
+        variants: tokenisers kept beyond those, the last used; also of versions that take over.
 
     Raises:
         ModelError: a model cannot be used.
     """
 
     def __init__(self, models: list[ModelInfo], variants: int) -> None:
-        self._own = {model.name: load_encoder(model.options) for model in models}
-        self._variants: OrderedDict[tuple[str, Variant], Encoder] = OrderedDict()
+        self._own = {model.card.fingerprint: load_encoder(model.options) for model in models}
+        self._variants: OrderedDict[tuple[str, Variant], Encoder] = OrderedDict()  # the keys have fingerprints
         self._most = variants
         self._lock = threading.Lock()
 
@@ -72,12 +72,14 @@ class Encoders:
         """The tokeniser for a request.
 
         Raises:
-            RequestError: INVALID: the model cannot do what the request wants.
+            RequestError: INVALID: the model cannot do what the request wants. UNAVAILABLE: it is a new version, whose
+                files are not here.
         """
         variant = Variant.of(request, model)
-        if not variant.changes:
-            return self._own[model.name]
-        key = (model.name, variant)
+        fingerprint = model.card.fingerprint
+        if not variant.changes and fingerprint in self._own:
+            return self._own[fingerprint]
+        key = (fingerprint, variant)
         with self._lock:
             encoder = self._variants.get(key)
             if encoder is None:
@@ -97,8 +99,11 @@ def _load(model: ModelInfo, variant: Variant) -> Encoder:
             )  # an overlap means something for chunks only
         return load_encoder(replace(options, **variant.changes))
     except RankmillError as error:
-        # the reason itself may quote the instruction
-        asked = ", ".join(variant.changes)
+        asked = ", ".join(variant.changes)  # the reason itself may quote the instruction
+        if not asked:
+            raise RequestError(
+                Kind.UNAVAILABLE, f"The new version of {model.name!r} cannot be read here yet.", retry_after=5.0
+            ) from error
         raise RequestError(
             Kind.INVALID, f"The model {model.name!r} cannot be used with what the request sets: {asked}."
         ) from error

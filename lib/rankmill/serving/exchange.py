@@ -63,11 +63,15 @@ class Exchange:
         """The first header of a name as text; empty where there is none."""
         return (self.header(name) or b"").decode("latin-1")
 
-    async def read(self, settings: GatewaySettings) -> bytes:
+    async def read(self, settings: GatewaySettings, hold: Callable[[int], None]) -> bytes:
         """Read the body, counting while it comes.
 
+        Args:
+            settings: the limits.
+            hold: takes the bytes of each part before it is kept; raises what this then raises.
+
         Raises:
-            RequestError: TOO_LARGE, or MALFORMED for a body that does not arrive in time.
+            RequestError: TOO_LARGE, or TOO_SLOW for a body that does not arrive in time.
             DisconnectedError: the client went away before its end.
         """
         parts: list[bytes] = []
@@ -78,10 +82,11 @@ class Exchange:
                     part = await self._next_part()
                     size += len(part)
                     limits.check_bytes(size, settings)
+                    hold(len(part))
                     parts.append(part)
         except TimeoutError as error:
             raise RequestError(
-                Kind.MALFORMED, f"The body did not arrive within {settings.body_seconds:g} seconds."
+                Kind.TOO_SLOW, f"The body did not arrive within {settings.body_seconds:g} seconds."
             ) from error
         return b"".join(parts)
 

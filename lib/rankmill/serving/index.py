@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rankmill.errors import UsageError
 from rankmill.retrieval.lance import lance_manifest
 from rankmill.retrieval.manifest import EmbedderInfo, refuse_other_model
 from rankmill.retrieval.milvus_client import is_milvus
@@ -50,6 +51,11 @@ def index_of(settings: EndpointSettings) -> IndexInfo | None:
     """
     if settings.index is None:
         return None
+    if settings.index_replicas > 1 and is_milvus(settings.index) and "://" not in settings.index:
+        raise UsageError(
+            f"--index-replicas {settings.index_replicas}: only one process can open {settings.index}, which is Milvus "
+            "Lite's. Leave it at 1, or build the index in a Milvus server or in LanceDB."
+        )
     return asyncio.run(_look(_absolute(settings.index), settings.index_model, settings.storage))
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from rankmill.serving.backend import ModelInfo, Numbers, Scored
-from rankmill.serving.replica import Replica, load_checked
+from rankmill.serving.backend import ModelInfo, OtherVersionError, Scored
+from rankmill.serving.replica import Replica
 from rankmill.types import EncodedPairs
 
 
@@ -33,13 +33,7 @@ class LocalBackend:
             UsageError: a model's options do not fit this machine.
         """
         replicas = {
-            name: Replica(
-                load_checked(info),
-                queue_tokens=queue_tokens,
-                cache_bytes=cache_bytes,
-                canary=info.card.kind != "http",
-            )
-            for name, info in models.items()
+            name: Replica.of(info, queue_tokens=queue_tokens, cache_bytes=cache_bytes) for name, info in models.items()
         }
         return cls(models, replicas)
 
@@ -47,17 +41,16 @@ class LocalBackend:
         """See `Backend`."""
         return self._models
 
-    async def score(self, model: str, pairs: EncodedPairs, deadline: float) -> Scored:
+    async def score(self, model: ModelInfo, pairs: EncodedPairs, deadline: float) -> Scored:
         """See `Backend`."""
-        return await self._replicas[model].score(pairs, deadline)
+        mine = self._models[model.name]
+        if mine.card.fingerprint != model.card.fingerprint:
+            raise OtherVersionError(mine)
+        return await self._replicas[model.name].score(pairs, deadline)
 
     async def ready(self, model: str) -> bool:
         """Always: its scorers are loaded and tested before it is there."""
         return model in self._replicas
-
-    async def numbers(self, model: str) -> list[Numbers]:
-        """What the replicas of a model have done."""
-        return [self._replicas[model].numbers()]
 
     async def close(self) -> None:
         """Finish what waits."""

@@ -1,12 +1,12 @@
 """What Prometheus can read about a gateway. Every label has few values, all known at the start, or is `other`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 
 from rankmill import __version__
-from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.serving.backend import ModelInfo, Scored
 from rankmill.serving.online import Prepared
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,22 +16,6 @@ PHASES = ("read", "retrieve", "prepare", "score", "render", "all")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COUNTS = (1, 5, 10, 25, 50, 100, 250, 500, 1000)
-_REPLICAS = {
-    "running": "Replicas that answered",
-    "queued_tokens": "Tokens that wait",
-    "calls": "Forward passes",
-    "pairs": "Pairs computed",
-    "tokens": "Tokens of these, without padding",
-    "forward_seconds": "Time in forward passes",
-    "overloaded": "Requests refused because too much waited",
-    "expired": "Requests whose time ran out",
-    "cancelled": "Requests given up by their client",
-    "failed": "Requests whose forward pass failed",
-    "cache_hits": "Pairs found in the score cache",
-    "cache_misses": "Pairs not found in it",
-    "cache_entries": "Pairs in it",
-}
-"""Fields of `Numbers`, and how many replicas there are."""
 
 
 class Metrics:
@@ -76,31 +60,36 @@ class Metrics:
             "rankmill_cached_pairs", "Pairs whose logits the score cache knew", names, registry=registry
         )
         self._running = Gauge("rankmill_running_requests", "Rerank requests being worked on", registry=registry)
-        self._replicas = {
-            name: Gauge(
-                f"rankmill_replicas_{name}",
-                f"{meaning}, in all replicas that run now; every gateway says the same: take the largest, not the sum",
-                names,
-                registry=registry,
-            )
-            for name, meaning in _REPLICAS.items()
-        }
+        self._queued = Gauge(
+            "rankmill_queued_tokens", "Tokens handed to the scorers that have no logit yet", names, registry=registry
+        )
+        self._calls = Counter(
+            "rankmill_forward_calls",
+            "Calls of the scorer that answered requests of this gateway took; a shared one counts by its tokens",
+            names,
+            registry=registry,
+        )
+        self._forward_seconds = Counter("rankmill_forward_seconds", "Time of these calls", names, registry=registry)
+        self._batch_tokens = Counter(
+            "rankmill_batch_tokens",
+            "Tokens of pairs that these calls computed, without padding",
+            names,
+            registry=registry,
+        )
+        self._padding = Counter(
+            "rankmill_padding_tokens",
+            "Tokens of padding that they computed as well; over batch tokens it is the padding waste",
+            names,
+            registry=registry,
+        )
         about = Info("rankmill_model", "Models configured", names, registry=registry)
         for model in models:
             about.labels(model.name).info(
                 {"revision": model.revision, "fingerprint": model.card.fingerprint, "version": __version__}
             )
 
-    def text(self, replicas: Mapping[str, Sequence[Numbers]]) -> bytes:
-        """All of them, in Prometheus' text format.
-
-        Args:
-            replicas: what those of each model have done.
-        """
-        for model, numbers in replicas.items():
-            done = [asdict(one) for one in numbers]
-            for name, gauge in self._replicas.items():
-                gauge.labels(model).set(len(done) if name == "running" else sum(one[name] for one in done))
+    def text(self) -> bytes:
+        """All of them, in Prometheus' text format. They are this gateway's alone: sums over gateways are right."""
         return generate_latest(self._registry)
 
     def answered(self, route: str, dialect: str, model: str, status: int | None) -> None:
@@ -130,6 +119,16 @@ class Metrics:
         """Note that it is not any more, whatever became of it."""
         self._running.dec()
 
+    @contextmanager
+    def queued(self, model: str, tokens: int) -> Iterator[None]:
+        """Count tokens as waiting for the length of a `with` block."""
+        waiting = self._queued.labels(model)
+        waiting.inc(tokens)
+        try:
+            yield
+        finally:
+            waiting.dec(tokens)
+
     def scored(self, model: str, prepared: Prepared, scored: Scored) -> None:
         """Count the pairs of a request that got its scores."""
         count = len(prepared.rows)
@@ -139,3 +138,8 @@ class Metrics:
         self._repeated.labels(model).inc(count - len(prepared.pairs))
         self._cut.labels(model).inc(int(prepared.pairs.truncated[prepared.rows].sum()))
         self._cached.labels(model).inc(scored.cached)
+        work = scored.work
+        self._calls.labels(model).inc(work.calls)
+        self._forward_seconds.labels(model).inc(work.seconds)
+        self._batch_tokens.labels(model).inc(work.tokens)
+        self._padding.labels(model).inc(work.padding)

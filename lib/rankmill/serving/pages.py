@@ -1,25 +1,90 @@
-"""What the gateway says about the models it has, in the words of other servers' clients."""
+"""What the gateway says about itself and its models, on routes that rerank nothing."""
 
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import orjson
+
 from rankmill import __version__
-from rankmill.serving.backend import ModelInfo
+from rankmill.serving import page
+from rankmill.serving.backend import Backend, ModelInfo
 from rankmill.serving.dialects import catalogue
+from rankmill.serving.exchange import JSON
+from rankmill.serving.metrics import CONTENT_TYPE, Metrics
+from rankmill.serving.online import find_model
+from rankmill.serving.readiness import Readiness
 from rankmill.settings.gateway import GatewaySettings
 
 _STARTED = int(time.time())
 
 
-def model_list(models: list[ModelInfo]) -> dict[str, Any]:
-    """`GET /v1/models`: every name that a request may give; the default model first."""
-    names = [(name, model) for model in models for name in (model.name, *model.aliases)]
-    return catalogue.models([_entry(name, model) for name, model in names]).model_dump()
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer about the gateway itself."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def one_model(name: str, model: ModelInfo) -> dict[str, Any]:
-    """`GET /v1/models/{model}`: what a name stands for."""
-    return catalogue.model(_entry(name, model)).model_dump()
+Writer = Callable[[Mapping[str, str]], Awaitable[Page]]
+"""Makes the page of a route's parameters; raises RequestError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Makes them."""
+
+    settings: GatewaySettings
+    backend: Backend
+    readiness: Readiness
+    metrics: Metrics
+    description: bytes
+    """OpenAPI's."""
+
+    def by_path(self) -> dict[str, Writer]:
+        """What makes each page, by its route's Starlette template."""
+        described = Page(self.description)
+        written: dict[str, Writer] = {
+            "/healthz": partial(_constant, Page(b'{"status":"alive"}')),
+            "/readyz": self._ready,
+            "/health": self._ready,
+            "/info": self._info,
+            "/v1/models": self._models,
+            "/v1/models/{model:path}": self._model,
+            "/v1/cluster/auth": partial(_constant, _json(catalogue.ClusterAuth().model_dump())),
+            "/metrics": self._numbers,
+            "/openapi.json": partial(_constant, described),
+        }
+        for path, file in page.load().items():
+            sent = Page(file.body, content_type=file.content_type, headers=file.headers)
+            written[path] = partial(_constant, sent)
+        return written
+
+    async def _ready(self, _: Mapping[str, str]) -> Page:
+        if await self.readiness.check():
+            return Page(b'{"status":"ready"}')
+        return Page(b'{"status":"not ready"}', 503)
+
+    async def _info(self, _: Mapping[str, str]) -> Page:
+        return _json(info(find_model(self.backend.models(), None), self.settings))
+
+    async def _models(self, _: Mapping[str, str]) -> Page:
+        models = self.backend.models().values()
+        names = [(name, model) for model in models for name in (model.name, *model.aliases)]
+        return _json(catalogue.models([_entry(name, model) for name, model in names]).model_dump())
+
+    async def _model(self, parameters: Mapping[str, str]) -> Page:
+        name = parameters["model"]
+        model = find_model(self.backend.models(), name)
+        return _json(catalogue.model(_entry(name, model)).model_dump())
+
+    async def _numbers(self, _: Mapping[str, str]) -> Page:
+        return Page(self.metrics.text(), content_type=CONTENT_TYPE)
 
 
 def info(model: ModelInfo, settings: GatewaySettings) -> dict[str, Any]:
@@ -38,6 +103,14 @@ def info(model: ModelInfo, settings: GatewaySettings) -> dict[str, Any]:
         "tokenization_workers": settings.tokenizer_threads,
         "version": __version__,
     }
+
+
+async def _constant(page: Page, _: Mapping[str, str]) -> Page:
+    return page
+
+
+def _json(value: Any) -> Page:
+    return Page(orjson.dumps(value))
 
 
 def _entry(name: str, model: ModelInfo) -> catalogue.Entry:

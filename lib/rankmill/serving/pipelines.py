@@ -12,105 +12,31 @@ the whole index. `inference_name` or `feature_uri` name a configured model.
 """
 
 import operator
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
-from rankmill.retrieval.filters import MAX_CHARACTERS
-from rankmill.retrieval.retriever import Mode, Retriever
-from rankmill.serving.dialects.fields import Count, Text
+from rankmill.retrieval.retriever import Retriever
 from rankmill.serving.dialects.wire_format import checked
+from rankmill.serving.pipeline_bodies import (
+    FilterParameters,
+    LimitParameters,
+    PipelineAnswer,
+    PipelineBody,
+    PipelineResult,
+    RerankParameters,
+    SearchParameters,
+    Stage,
+    StageReport,
+)
 from rankmill.serving.request_error import Kind, RequestError
-from rankmill.serving.search import RETURNED, Rerank, Scalar, full_text, parse_search, retrieve, scalar
+from rankmill.serving.search import Rerank, Scalar, full_text, parse_search, retrieve, scalar
+from rankmill.serving.templates import Templates
 from rankmill.settings.gateway import GatewaySettings
-
-MOST_STAGES = 16
-_TEMPLATE = re.compile(r"\{\{\s*INPUT\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class Stage(_Strict):
-    """One step."""
-
-    stage_id: Literal["search", "attribute_filter", "rerank", "limit"]
-    stage_type: Text | None = Field(None, description="of the documentation, such as sort; not read")
-    stage_name: Text | None = Field(None, description="for people; not read")
-    parameters: dict[Text, JsonValue] = Field(default_factory=dict)
-
-
-class PipelineBody(_Strict):
-    """What is sent."""
-
-    inputs: dict[Text, JsonValue] = Field(default_factory=dict, description="what {{INPUT.x}} stands for")
-    stages: Annotated[list[Stage], Field(min_length=1, max_length=MOST_STAGES, fail_fast=True)]
-
-
-class SearchParameters(_Strict):
-    """Of `search`."""
-
-    query: Text = "{{INPUT.query}}"
-    top_k: Count | None = None
-    mode: Mode | None = None
-    filter: Text | None = Field(None, max_length=MAX_CHARACTERS)
-
-
-class FilterParameters(_Strict):
-    """Of `attribute_filter`; a document without the field passes `ne` and nothing else."""
-
-    field: Text
-    operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in"] = "eq"
-    value: str | int | float | bool | list[str | int | float | bool]
-
-
-class RerankParameters(_Strict):
-    """Of `rerank`."""
-
-    inference_name: Text | None = None
-    feature_uri: Text | None = None
-    query: Text = "{{INPUT.query}}"
-    top_k: Count | None = None
-    document_field: Text | None = Field(None, description="what is read of a document; null is title and text")
-
-
-class LimitParameters(_Strict):
-    """Of `limit`."""
-
-    limit: Count = RETURNED
-
-
-class PipelineResult(BaseModel):
-    """One document."""
-
-    document_id: str | int
-    score: float = Field(description="of the last stage that gave one")
-    original_score: float = Field(description="of the search")
-    rerank_position: int | None = Field(None, description="after the last reranking, 1 is best; null without one")
-    truncated: bool = Field(description="whether the query or this document was cut before reranking")
-    fields: dict[str, Scalar]
-
-
-class StageReport(BaseModel):
-    """What a stage did."""
-
-    stage_id: str
-    documents: int = Field(description="that it let through")
-    milliseconds: float
-
-
-class PipelineAnswer(BaseModel):
-    """Documents, in the order of the last stage."""
-
-    id: str
-    results: list[PipelineResult]
-    stages: list[StageReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,28 +73,9 @@ def parse_pipeline(body: Any) -> PipelineBody:
     for number, stage in enumerate(pipeline.stages):
         if (stage.stage_id == "search") != (number == 0):
             raise _invalid(f"stages[{number}].stage_id", "The first stage must be search, and no other.")
-    stages = [
-        stage.model_copy(update={"parameters": fill(_with_query(stage), pipeline.inputs)}) for stage in pipeline.stages
-    ]
+    templates = Templates(pipeline.inputs)
+    stages = [stage.model_copy(update={"parameters": templates.fill(_with_query(stage))}) for stage in pipeline.stages]
     return pipeline.model_copy(update={"stages": stages})
-
-
-def fill(value: JsonValue, inputs: Mapping[str, JsonValue]) -> JsonValue:
-    """Replace `{{INPUT.x}}` in every string: alone it becomes the input itself, within a text it becomes its text.
-
-    Raises:
-        RequestError: INVALID, an input that is not there, or one that is no text within a text.
-    """
-    if isinstance(value, list):
-        return [fill(item, inputs) for item in value]
-    if isinstance(value, dict):
-        return {name: fill(item, inputs) for name, item in value.items()}
-    if not isinstance(value, str):
-        return value
-    whole = _TEMPLATE.fullmatch(value)
-    if whole is not None:
-        return _input(whole[1], inputs)
-    return _TEMPLATE.sub(lambda found: _as_text(_input(found[1], inputs)), value)
 
 
 async def execute(pipeline: PipelineBody, around: Around, *, request_id: str) -> PipelineAnswer:
@@ -290,18 +197,6 @@ def _with_query(stage: Stage) -> dict[str, JsonValue]:
     if stage.stage_id in {"search", "rerank"} and stage.parameters.get("query") is None:
         return {**stage.parameters, "query": "{{INPUT.query}}"}
     return dict(stage.parameters)
-
-
-def _input(name: str, inputs: Mapping[str, JsonValue]) -> JsonValue:
-    if name not in inputs:
-        raise _invalid("inputs", "A template of a stage names an input that is not among the inputs.")
-    return inputs[name]
-
-
-def _as_text(value: JsonValue) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise _invalid("inputs", "An input within a text must be a string or a number.")
-    return str(value)
 
 
 def _result(document: Document) -> PipelineResult:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from rankmill.serving.backend import Backend, ModelInfo
+from rankmill.serving.backend import Backend, ModelInfo, OtherVersionError
 from rankmill.serving.encoders import Encoders
 from rankmill.serving.online import find_model, prepare
 from rankmill.serving.request import RerankRequest
@@ -16,6 +16,8 @@ _SECONDS = 10.0
 class Readiness:
     """Ready once the default model has scored a pair here, and for as long as something would score the next.
 
+    An index is not asked: where it cannot be read, searches get 503, and requests to rerank should still come here.
+
     Args:
         settings: the limits, which the canary keeps.
         backend: what scores.
@@ -27,21 +29,25 @@ class Readiness:
         self._backend = backend
         self._encoders = encoders
         self._scored = False
-        self._one_at_a_time = asyncio.Lock()
+        self._trying: asyncio.Task[bool] | None = None
 
     async def check(self) -> bool:
-        """Whether to send requests here now; the first time, this takes a forward pass."""
+        """Whether to send requests here now; the first time, one forward pass tells all who ask meanwhile."""
         model = find_model(self._backend.models(), None)
         if not await self._backend.ready(model.name):
             return False
-        async with self._one_at_a_time:
-            self._scored = self._scored or await self._score(model)
+        if not self._scored:
+            if self._trying is None or self._trying.done():
+                self._trying = asyncio.create_task(self._score(model))
+            self._scored = await asyncio.shield(self._trying)
         return self._scored
 
     async def _score(self, model: ModelInfo) -> bool:
         pairs = prepare(_CANARY, model, self._encoders, self._settings).pairs
         try:
-            await self._backend.score(model.name, pairs, _SECONDS)
+            await self._backend.score(model, pairs, _SECONDS)
         except RequestError:
             return False
+        except OtherVersionError:
+            return True  # it is there, and newer
         return True

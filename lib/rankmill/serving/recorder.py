@@ -26,6 +26,8 @@ class Seen:
     """The dialect's name, once the request turned out to be in one."""
     model: str | None = None
     """Name of a configured one."""
+    revision: str | None = None
+    """Of that which scored."""
     reason: str | None = None
     documents: int = 0
     tokens: int = 0

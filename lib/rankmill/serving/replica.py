@@ -2,16 +2,20 @@
 
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import ModelError
 from rankmill.scoring.chunks import best_of_chunks
+from rankmill.scoring.embedding_scorer import EmbeddingScorer
 from rankmill.scoring.load import load_scorer
+from rankmill.scoring.pair_scorer import PairScorer
 from rankmill.scoring.scorer import Scorer
 from rankmill.scoring.self_test import self_test
-from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.scoring.waste import padding_tokens
+from rankmill.serving.backend import ModelInfo, Scored, Work
 from rankmill.serving.batcher import Batcher
 from rankmill.serving.cache import ScoreCache, keys
 from rankmill.serving.slices import take
@@ -19,8 +23,9 @@ from rankmill.types import EncodedPairs
 
 _log = logging.getLogger("rankmill")
 
-_CALL_BATCHES = 2
-"""Micro-batches of the scorer per call: more of them are packed a little better, and keep newcomers waiting longer."""
+_GPU_CALL_BATCHES = 2
+"""Micro-batches of the scorer per call, so that a GPU is not idle between them. On a CPU it is one: newcomers wait for
+the call that is being made."""
 _TEXT_CALL_BYTES = 65_536
 """Per call of a scorer that takes texts and has no micro-batches."""
 _CANARY = ("what is the capital of France", "Paris is the capital and largest city of France.")
@@ -61,13 +66,44 @@ class Replica:
         queue_tokens: tokens that may wait.
         cache_bytes: memory for known scores; 0 keeps none.
         canary: whether `check` runs a pair; not for scorers that ask a server of their own.
+        thread: for the forward passes, of one thread; None for a new one.
     """
 
-    def __init__(self, scorer: Scorer, *, queue_tokens: int, cache_bytes: int, canary: bool = True) -> None:
-        self._batcher = Batcher(scorer.logits, call_tokens=_call_tokens(scorer), queue_tokens=queue_tokens)
+    def __init__(
+        self,
+        scorer: Scorer,
+        *,
+        queue_tokens: int,
+        cache_bytes: int,
+        canary: bool = True,
+        thread: ThreadPoolExecutor | None = None,
+    ) -> None:
+        self._batcher = Batcher(
+            scorer.logits,
+            call_tokens=_call_tokens(scorer),
+            queue_tokens=queue_tokens,
+            waste=lambda lengths: padding_tokens(scorer, lengths) or 0,
+            thread=thread,
+        )
         self._cache = ScoreCache(cache_bytes) if cache_bytes else None
         self._canary = scorer.encode([_CANARY[0]], [_CANARY[1]]).rows() if canary else None
         self._reported = (time.monotonic(), 0.0)
+
+    @classmethod
+    def of(cls, info: ModelInfo, *, queue_tokens: int, cache_bytes: int) -> "Replica":
+        """Load and test a model's scorer in the thread that will run it; see `load_checked`.
+
+        OpenMP keeps a team of threads for every thread that has computed something: two teams get in each other's way,
+        which doubled the time of a small forward pass.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        try:
+            scorer = thread.submit(load_checked, info).result()
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        canary = info.card.kind != "http"
+        return cls(scorer, queue_tokens=queue_tokens, cache_bytes=cache_bytes, canary=canary, thread=thread)
 
     async def score(self, pairs: EncodedPairs, deadline: float) -> Scored:
         """Score pairs; see `Backend.score`.
@@ -75,9 +111,9 @@ class Replica:
         Raises:
             RequestError: OVERLOADED, UNAVAILABLE, DEADLINE or INTERNAL.
         """
-        logits, cached = await self._rows(pairs.rows(), deadline)
+        logits, cached, work = await self._rows(pairs.rows(), deadline)
         best = best_of_chunks(logits, pairs)
-        return Scored(best.logits, best.best, cached)
+        return Scored(best.logits, best.best, cached, work)
 
     async def check(self) -> None:
         """Run a pair through the model, past the queue.
@@ -96,48 +132,34 @@ class Replica:
             Seconds that the queue will take, and the share of the time since the last call of this method that was
             spent in forward passes (of those that have ended).
         """
-        now, seconds = time.monotonic(), self._batcher.tally.seconds
+        now, seconds = time.monotonic(), self._batcher.work.seconds
         before, seconds_before = self._reported
         self._reported = now, seconds
         busy = min(1.0, (seconds - seconds_before) / max(now - before, 1e-3))
         speed = self._batcher.tokens_per_second
         return (self._batcher.queued_tokens / speed if speed else 0.0), busy
 
-    def numbers(self) -> Numbers:
-        """What it has done."""
-        tally, cache = self._batcher.tally, self._cache
-        return Numbers(
-            calls=tally.calls,
-            pairs=tally.pairs,
-            tokens=tally.tokens,
-            forward_seconds=tally.seconds,
-            overloaded=tally.overloaded,
-            expired=tally.expired,
-            cancelled=tally.cancelled,
-            failed=tally.failed,
-            queued_tokens=self._batcher.queued_tokens,
-            cache_hits=cache.hits if cache else 0,
-            cache_misses=cache.misses if cache else 0,
-            cache_entries=len(cache) if cache else 0,
-        )
-
     async def close(self) -> None:
         """Finish what waits, take in nothing more."""
         await self._batcher.close()
 
-    async def _rows(self, rows: EncodedPairs, deadline: float) -> tuple[NDArray[np.float32], int]:
-        """Logits of pairs that are not in chunks, and how many of them were known."""
+    async def _rows(self, rows: EncodedPairs, deadline: float) -> tuple[NDArray[np.float32], int, Work]:
+        """Logits of pairs that are not in chunks, how many of them were known, and what the others took."""
         if self._cache is None:
-            return await self._batcher.score(rows, deadline), 0
+            found, work = await self._batcher.score(rows, deadline)
+            return found, 0, work
         wanted = keys(rows)
         logits = self._cache.find(wanted)
         missing = np.flatnonzero(np.isnan(logits))
+        work = Work()
         if len(missing):
-            logits[missing] = await self._batcher.score(take(rows, missing), deadline)
+            some = rows if len(missing) == len(rows) else take(rows, missing)
+            logits[missing], work = await self._batcher.score(some, deadline)
             self._cache.keep([wanted[i] for i in missing], logits[missing])
-        return logits, len(rows) - len(missing)
+        return logits, len(rows) - len(missing), work
 
 
 def _call_tokens(scorer: Scorer) -> int:
-    batch_tokens = getattr(scorer, "batch_tokens", None)
-    return _TEXT_CALL_BYTES if batch_tokens is None else _CALL_BATCHES * int(batch_tokens)
+    if not isinstance(scorer, PairScorer | EmbeddingScorer):
+        return _TEXT_CALL_BYTES
+    return scorer.batch_tokens * (1 if scorer.engine.device == "cpu" else _GPU_CALL_BATCHES)

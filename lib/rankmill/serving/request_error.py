@@ -14,7 +14,11 @@ class Kind(Enum):
     UNKNOWN_MODEL = 404
     UNKNOWN_ROUTE = 4040
     """No such path: 404."""
+    UNKNOWN_INDEX = 4041
+    """Nothing to search is configured: 404."""
     METHOD = 405
+    TOO_SLOW = 408
+    """The body did not arrive in time."""
     TOO_LARGE = 413
     """The body has too many bytes."""
     INVALID = 422

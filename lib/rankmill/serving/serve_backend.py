@@ -10,7 +10,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from rankmill.serving.backend import ModelInfo, Numbers, Scored
+from rankmill.serving.backend import ModelInfo, OtherVersionError, Scored
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.types import EncodedPairs
 
@@ -18,7 +18,7 @@ _RETRIES = 2
 """Scoring twice is harmless: the same pairs have the same logits."""
 _PAUSE = 0.05
 """Seconds before the first retry, in which Ray learns which replicas are left; doubled for the second."""
-_NUMBERS_SECONDS = 1.0
+_AWAKE_SECONDS = 1.0
 
 _DEAD = (RayActorError, grpc.aio.AioRpcError)
 """The replica died, or closed the connection before it answered."""
@@ -47,7 +47,7 @@ class ServeBackend:
         """See `Backend`."""
         return self._models
 
-    async def score(self, model: str, pairs: EncodedPairs, deadline: float) -> Scored:
+    async def score(self, model: ModelInfo, pairs: EncodedPairs, deadline: float) -> Scored:
         """See `Backend`."""
         end = time.monotonic() + deadline
         for attempt in range(_RETRIES + 1):
@@ -55,10 +55,12 @@ class ServeBackend:
                 answer = await self._ask(model, pairs, end - time.monotonic())
             except _DEAD:
                 answer = RequestError(
-                    Kind.UNAVAILABLE, f"The replicas of {model!r} were lost while they scored.", retry_after=1.0
+                    Kind.UNAVAILABLE, f"The replicas of {model.name!r} were lost while they scored.", retry_after=1.0
                 )
             if isinstance(answer, Scored):
                 return answer
+            if isinstance(answer, ModelInfo):
+                raise OtherVersionError(answer)
             if answer.kind is not Kind.UNAVAILABLE or attempt == _RETRIES:
                 raise answer
             await asyncio.sleep(_PAUSE * 2**attempt)
@@ -72,28 +74,16 @@ class ServeBackend:
         if model in self._sleepers:
             return True
         try:
-            async with asyncio.timeout(_NUMBERS_SECONDS):
+            async with asyncio.timeout(_AWAKE_SECONDS):
                 return bool(await handle.awake.remote())
         except (TimeoutError, DeploymentUnavailableError, *_DEAD):
             return False
 
-    async def numbers(self, model: str) -> list[Numbers]:
-        """See `Backend`."""
-        try:
-            answers = await (
-                self._handles[model]
-                .broadcast("numbers")
-                .results_async(timeout_s=_NUMBERS_SECONDS, return_exceptions=True)
-            )
-        except TimeoutError:
-            return []
-        return [answer for answer in answers if isinstance(answer, Numbers)]
-
-    async def _ask(self, model: str, pairs: EncodedPairs, left: float) -> Scored | RequestError:
+    async def _ask(self, model: ModelInfo, pairs: EncodedPairs, left: float) -> Scored | RequestError | ModelInfo:
         late = RequestError(Kind.DEADLINE, "Not all pairs were scored in the time that this request had.")
         if left <= 0:
             return late
-        response = self._handles[model].score.remote(pairs, left)
+        response = self._handles[model.name].score.remote(pairs, left, model.card.fingerprint)
         try:
             async with asyncio.timeout(left):
                 return await response  # type: ignore[no-any-return]
@@ -105,7 +95,7 @@ class ServeBackend:
             raise
         except BackPressureError as error:
             return RequestError(
-                Kind.OVERLOADED, f"Too many requests wait for {model!r}.", retry_after=error.retry_after_s or 1.0
+                Kind.OVERLOADED, f"Too many requests wait for {model.name!r}.", retry_after=error.retry_after_s or 1.0
             )
         except DeploymentUnavailableError:
-            return RequestError(Kind.UNAVAILABLE, f"The model {model!r} could not be started.", retry_after=5.0)
+            return RequestError(Kind.UNAVAILABLE, f"The model {model.name!r} could not be started.", retry_after=5.0)

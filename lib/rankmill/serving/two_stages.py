@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from rankmill.retrieval.retriever import Retriever
-from rankmill.serving.pipelines import Around, PipelineAnswer, PipelineBody, execute, parse_pipeline
+from rankmill.serving.pipeline_bodies import PipelineAnswer, PipelineBody
+from rankmill.serving.pipelines import Around, execute, parse_pipeline
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.search import SearchAnswer, SearchBody, parse_search, search
 
@@ -51,10 +52,10 @@ def there(retriever: Retriever | None) -> Retriever:
     """The retriever.
 
     Raises:
-        RequestError: UNKNOWN_ROUTE, where there is none.
+        RequestError: UNKNOWN_INDEX, where there is none.
     """
     if retriever is None:
         raise RequestError(
-            Kind.UNKNOWN_ROUTE, "There is no index to search here; `rankmill serve --index INDEX` serves one."
+            Kind.UNKNOWN_INDEX, "There is no index to search here; `rankmill serve --index INDEX` serves one."
         )
     return retriever

@@ -25,6 +25,8 @@ def parse_count(value: Any) -> Any:
 class BenchSettings(ScorerSettings):
     """Measure this machine: the bare scorer, other libraries beside it, single requests, and the whole job.
 
+    `rankmill bench --serve` measures the endpoint instead, and has flags of its own.
+
     The bare scorer tokenises and scores in one process with every core. The job is `rankmill rerank`, started as a
     process of its own: reading, tokenising, Ray Data, scoring, ranking, writing and committing; the start of its
     workers counts, the start of Ray does not. All sides score the same pairs in turn, round after round; medians are

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rankmill.settings.load import CommandSettings
+from rankmill.settings.storage import StorageSettings
 
 
 class EvaluateSettings(CommandSettings):
@@ -18,5 +19,6 @@ class EvaluateSettings(CommandSettings):
     baseline: str | None = Field(None, description="another run of the same queries to compare with")
     measures: str = Field("nDCG@10 RR@10 P@5 R@100", description="names as in ir-measures, separated by blanks")
     report: str | None = Field(None, description="also write a self-contained HTML page to this file")
+    storage: StorageSettings = Field(default_factory=StorageSettings)
     as_json: bool = Field(False, alias="json", description="print a machine-readable summary to stdout, last")
     quiet: bool = Field(False, description="print nothing but the summary of --json")

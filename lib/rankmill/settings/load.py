@@ -152,11 +152,15 @@ def _nested(values: Mapping[Any, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in values.items():
         name, _, below = str(key).replace("-", "_").partition(".")
-        if below:
-            found = _merged(found, {name: _nested({below: value})})
-        else:
-            found = _merged(found, {name: _nested(value) if isinstance(value, Mapping) else value})
+        found = _merged(found, {name: _nested({below: value}) if below else _with_names(value)})
     return found
+
+
+def _with_names(value: Any) -> Any:
+    """A value of a --config file: lists may hold the settings of several things."""
+    if isinstance(value, Mapping):
+        return _nested(value)
+    return [_with_names(item) for item in value] if isinstance(value, list) else value
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:

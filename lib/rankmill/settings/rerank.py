@@ -66,13 +66,16 @@ class RerankSettings(ScorerSettings):
     )
     corpus: str | None = Field(None, description="texts of the documents of a run: Parquet, or JSONL(.gz)")
     top_k: int | None = Field(None, ge=1, description="keep the best K candidates of each query (default: all)")
-    keep: Names = Field((), description="input columns to carry into the output, comma separated")
+    keep: Names = Field((), description="input columns, or of --corpus, to carry into the output, with commas")
     shape: Literal["pairs", "nested"] = Field("pairs", description="one row per pair, or one row per query")
     keep_scores: bool = Field(False, description="keep each pair's score by the hash of its texts, for a later --reuse")
     reuse: str | None = Field(
         None, description="output of a finished job with --keep-scores: pairs it scored are not scored again"
     )
     trec_run: str | None = Field(None, description="also write a TREC run to this file")
+    publish: Literal["delta"] | None = Field(
+        None, description="when the job is done, make OUTPUT a Delta table too (one entry of a _delta_log, no copy)"
+    )
     columns: Columns = Field(default_factory=Columns)
     document_template: str | None = Field(
         None, description="document text from columns in braces (default: '{title} {text}' where there is a title)"
@@ -93,7 +96,10 @@ class RerankSettings(ScorerSettings):
         "refuse", description="files that cannot be read: refuse the job, or reject them and score the others"
     )
     max_text_bytes: int = Field(
-        16 << 20, ge=1, description="bytes a text, query or id may have; a row with a longer one is rejected"
+        16 << 20,
+        ge=1,
+        description="bytes a text, query or id may have, and a line of JSONL four times as many (64 MiB at least); "
+        "a row with a longer one is rejected",
     )
     require_unique: bool = Field(False, description="refuse an input that has a document twice for a query")
     no_progress_timeout: float = Field(

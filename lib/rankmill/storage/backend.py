@@ -48,8 +48,8 @@ class Folder(Protocol):
     def head(self, key: str) -> Head | None:
         """Size, version and metadata, or None when nothing is there."""
 
-    def read_end(self, key: str, size: int, count: int) -> bytes:
-        """The last `count` of `size` bytes. FileNotFoundError: nothing there."""
+    def read_range(self, key: str, start: int, stop: int, if_match: str | None) -> bytes:
+        """The bytes `start` to `stop` (exclusive). FileNotFoundError: nothing there. ReplacedError: another version."""
 
     def keys(self, prefix: str) -> list[str]:
         """Every key below the folder `prefix`."""

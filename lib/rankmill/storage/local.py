@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from rankmill.storage.backend import Head, ReplacedError
 
@@ -45,8 +46,7 @@ class LocalFolder:
     def get(self, key: str, if_match: str | None) -> bytes:
         """Read a file; the version is that of the very file that is read."""
         with (self.root / key).open("rb") as file:
-            if if_match is not None and _etag(os.fstat(file.fileno())) != if_match:
-                raise ReplacedError(f"its version is {_etag(os.fstat(file.fileno()))}, not {if_match}")
+            _refuse_other(file, if_match)
             return file.read()
 
     def head(self, key: str) -> Head | None:
@@ -57,11 +57,12 @@ class LocalFolder:
             return None
         return Head(found.st_size, _etag(found), {})
 
-    def read_end(self, key: str, size: int, count: int) -> bytes:
+    def read_range(self, key: str, start: int, stop: int, if_match: str | None) -> bytes:
         """Seek and read."""
         with (self.root / key).open("rb") as file:
-            file.seek(max(0, size - count))
-            return file.read(count)
+            _refuse_other(file, if_match)
+            file.seek(start)
+            return file.read(stop - start)
 
     def sizes(self) -> dict[str, int]:
         """Walk the folder; files that are deleted meanwhile are left out."""
@@ -86,6 +87,12 @@ class LocalFolder:
     def delete(self, key: str) -> None:
         """Unlink a file."""
         (self.root / key).unlink(missing_ok=True)
+
+
+def _refuse_other(file: IO[bytes], if_match: str | None) -> None:
+    found = _etag(os.fstat(file.fileno()))
+    if if_match is not None and found != if_match:
+        raise ReplacedError(f"its version is {found}, not {if_match}")
 
 
 def _etag(found: os.stat_result) -> str:

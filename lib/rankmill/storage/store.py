@@ -21,7 +21,7 @@ from rankmill.storage.backend import DeniedError, Folder, Head, NoBucketError, R
 from rankmill.storage.local import STAGING, LocalFolder
 from rankmill.storage.objects import ObjectFolder
 from rankmill.storage.retry import Patience, TransientError, patiently
-from rankmill.tables.uris import refuse_secrets
+from rankmill.storage.uris import refuse_secrets
 
 __all__ = ["STAGING", "Head", "Store", "sha256"]
 
@@ -123,9 +123,20 @@ class Store:
             size: bytes under it.
             count: bytes wanted; all of them if there are fewer.
         """
-        if size == 0:
+        return self.read_range(key, max(0, size - count), size)
+
+    def read_range(self, key: str, start: int, stop: int, if_match: str | None = None) -> bytes:
+        """Return the bytes `start` to `stop` (exclusive) under `key`.
+
+        Args:
+            key: what to read.
+            start: first byte.
+            stop: byte after the last; at most the size.
+            if_match: as in `read`.
+        """
+        if start >= stop:
             return b""  # stores refuse an empty range
-        return self._patiently("read", key, lambda: self._folder.read_end(key, size, count))
+        return self._patiently("read", key, lambda: self._folder.read_range(key, start, stop, if_match))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of everything in the folder, by key."""

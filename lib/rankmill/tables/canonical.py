@@ -12,7 +12,7 @@ import pyarrow.types as pt
 from numpy.typing import NDArray
 
 from rankmill.tables.schema import KEEP, Layout, TemplatePart
-from rankmill.tables.text import TABLE_BYTES, expanded_bytes, read_text
+from rankmill.tables.text import TABLE_BYTES, emptied, expanded_bytes, read_text
 
 REASONS = {
     "null_query_id": "the query id is null",
@@ -21,7 +21,8 @@ REASONS = {
     "null_text": "the document text is null",
     "no_candidates": "the list of candidates is null or empty",
     "invalid_unicode": "the text is not valid Unicode (UTF-8)",
-    "text_too_large": "a value is larger than --max-text-bytes, or the texts of the shard are too large together",
+    "text_too_large": "a value is larger than --max-text-bytes, a line of text than four of those (64 MiB at least), "
+    "or the texts of the shard are too large together",
     "unreadable_file": "the file cannot be read at all, and --bad-files reject lets the others go on",
     "damaged_rows": "the file is damaged where these rows are, and --bad-files reject lets the others go on",
     "invalid_json": "the line is not a JSON object",
@@ -111,8 +112,8 @@ def withhold(table: pa.Table, room: int) -> tuple[pa.Table, int]:
     over = pa.array(np.arange(len(table)) >= within)
     table = mark(table, over, "text_too_large", TOO_LARGE_TOGETHER)
     for name in ("query", "document"):
-        emptied = pc.if_else(over, pa.scalar(None, pa.large_string()), table.column(name).combine_chunks())
-        table = table.set_column(table.schema.get_field_index(name), name, emptied)
+        column = emptied(table.column(name).combine_chunks(), over)
+        table = table.set_column(table.schema.get_field_index(name), name, column)
     return table, used
 
 
@@ -229,8 +230,8 @@ def document_text(columns: dict[str, pa.Array], layout: Layout) -> pa.Array:
     if not layout.title:
         return body
     title = pc.fill_null(columns[layout.columns.title], "")
-    joined = pc.binary_join_element_wise(title, body, pa.scalar(" ", pa.large_string()))
-    return pc.if_else(pc.equal(title, ""), body, joined)
+    between = pc.if_else(pc.equal(title, ""), pa.scalar("", pa.large_string()), pa.scalar(" ", pa.large_string()))
+    return pc.binary_join_element_wise(title, body, between)
 
 
 def _render(template: tuple[TemplatePart, ...], columns: dict[str, pa.Array]) -> pa.Array:

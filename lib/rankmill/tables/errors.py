@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pyarrow as pa
 
-from rankmill.errors import DamagedInputError, InputError, StorageError
+from rankmill.errors import DamagedInputError, InputError, StorageError, first_line
 
 _STORES = {"botocore", "aiobotocore", "aiohttp", "gcsfs", "google", "azure"}
 """Packages whose errors share no base class with OSError."""
@@ -18,7 +18,7 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
     """Turns what is raised while `uri` is listed, opened, read or written into sentences that begin with it.
 
     Raises:
-        InputError: there is no such file, or it is a folder.
+        InputError: there is no such file, or it is a folder, or it was replaced while it was read.
         DamagedInputError: its content is not what it should be.
         StorageError: the file system refused or could not be reached, or credentials are missing.
     """
@@ -47,6 +47,11 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
     except OSError as error:
         if error.errno is None:  # Arrow on bytes that are no Parquet; file systems give a number
             raise _unreadable(uri, error) from error
+        if type(error).__name__ == "FileExpired":  # s3fs: another ETag than when it was opened
+            raise InputError(
+                f"The input changed while the job ran: {uri} was replaced while it was read. Put the old file back, or "
+                "start a new job with another --output."
+            ) from error
         raise StorageError(f"{uri} cannot be used: {error}") from error
     except Exception as error:
         if type(error).__module__.partition(".")[0] in _STORES:  # for example no credentials
@@ -55,5 +60,4 @@ def storage_errors(uri: str, *, writing: bool = False) -> Iterator[None]:  # noq
 
 
 def _unreadable(uri: str, error: BaseException) -> DamagedInputError:
-    first_line = (str(error).splitlines() or [type(error).__name__])[0]
-    return DamagedInputError(f"{uri} cannot be read: {first_line[:300]}")
+    return DamagedInputError(f"{uri} cannot be read: {first_line(error)}")

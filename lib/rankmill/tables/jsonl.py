@@ -1,11 +1,9 @@
 """Reads candidates from JSONL(.gz): a sample at plan time, then lines, a chunk at a time."""
 
-import gzip
-import io
 import json
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +14,10 @@ import pyarrow.types as pt
 
 from rankmill.errors import InputError
 from rankmill.tables.canonical import REASONS, Problem, canonical
-from rankmill.tables.errors import storage_errors
-from rankmill.tables.locate import InputFile, open_file
+from rankmill.tables.lines import LINE_BYTES, Line, TooLong, in_chunks, line_limit, read_any_lines
+from rankmill.tables.locate import InputFile
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
-
-_CHUNK_LINES = 1000
-_CHUNK_BYTES = 8 << 20  # a line of nested input may be large
-_BUFFER_BYTES = 1 << 20
-
-Line = tuple[int, int, bytes]
-"""Number without blank lines, byte offset, text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +31,18 @@ class Lines:
     """Byte, of the uncompressed file, at which line `start` begins."""
 
 
-def sample_schema(file: InputFile) -> pa.Schema:
+def sample_schema(file: InputFile, limit: int = LINE_BYTES) -> pa.Schema:
     """Infer the schema from the first thousand lines (from fewer where they are more than 8 MiB).
 
+    Args:
+        file: what is read.
+        limit: bytes that a line may have; longer ones say nothing of the schema.
+
     Raises:
-        InputError: no line, or a first line that is not a JSON object.
+        InputError: no line, none within the limit, or a first line that is not a JSON object.
         InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
-    with closing(read_lines(file, 0, 0)) as lines:
-        sample = next(in_chunks(lines), [])
-    if not sample:
-        raise InputError(f"{file.uri}: it has no lines.")
+    sample = _sample(file, limit)
     rows = [_parse(line) for _, _, line in sample]
     if rows[0] is None:
         raise InputError(f"{file.uri}: line 1 is not a JSON object: {sample[0][2][:60]!r}")
@@ -61,16 +53,27 @@ def sample_schema(file: InputFile) -> pa.Schema:
 
 
 def mean_line_bytes(file: InputFile) -> float:
-    """Mean length of the lines that `sample_schema` looks at, uncompressed; 0 where there are none."""
-    with closing(read_lines(file, 0, 0)) as lines:
-        sample = next(in_chunks(lines), [])
-    return sum(len(line) for _, _, line in sample) / max(len(sample), 1)
+    """Mean length of the lines that `sample_schema` looks at, uncompressed."""
+    sample = _sample(file, LINE_BYTES)
+    return sum(len(line) for _, _, line in sample) / len(sample)
+
+
+def _sample(file: InputFile, limit: int) -> list[Line]:
+    """The first lines that can be read; one at least."""
+    with closing(read_any_lines(file, 0, 0, limit=limit)) as lines:
+        found = next(in_chunks(lines), [])
+    if not found:
+        raise InputError(f"{file.uri}: it has no lines.")
+    sample = [(number, offset, line) for number, offset, line in found if not isinstance(line, TooLong)]
+    if not sample:
+        raise InputError(f"{file.uri}, line 1: {found[0][2]!s}.")
+    return sample
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
     """Find where each query's lines are; `start` and `rows` count lines that are not blank."""
     parts = []
-    for chunk in in_chunks(read_lines(file, 0, 0)):
+    for chunk in in_chunks(read_any_lines(file, 0, 0, limit=line_limit(layout.max_text_bytes))):
         rows = [_parse(line) for _, _, line in chunk]
         ids = [_id(row, layout) for row in rows]
         pairs = np.array([len(_candidates(row, layout)) for row in rows], dtype=np.int64)
@@ -85,63 +88,38 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
     Each candidate is checked by itself: what is wrong with one does not touch the others of its query.
     """
     query_schema, pair_schema = _schemas(layout)
-    for chunk in in_chunks(read_lines(file, lines.start, lines.offset, lines.stop)):
+    limit = line_limit(layout.max_text_bytes)
+    for chunk in in_chunks(read_any_lines(file, lines.start, lines.offset, lines.stop, limit)):
         queries: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
         numbers: list[int] = []
         problems: list[Problem] = []
         for number, _, line in chunk:
             row = _parse(line)
+            of_line = _problem(line)
             query, of_query = _fit(row or {}, query_schema)
             for candidate, of_form in _candidates(row, layout):
                 pair, of_pair = _fit(candidate, pair_schema)
                 queries.append(query)
                 pairs.append(pair)
                 numbers.append(number)
-                problems.append(of_form or of_query or of_pair)
+                problems.append(of_line or of_form or of_query or of_pair)
         top = pa.Table.from_pylist(queries, schema=query_schema)
         below = pa.Table.from_pylist(pairs, schema=pair_schema)
         yield canonical(top, below, np.array(numbers, dtype=np.int64), layout, source, problems)
 
 
-def read_lines(file: InputFile, start: int, offset: int, stop: int | None = None) -> Generator[Line]:
-    """Yield the lines of a text file from line `start` (at byte `offset`) to `stop` (exclusive), but for blank ones."""
-    number, position = start, offset
-    with storage_errors(file.uri), ExitStack() as stack:
-        raw: Any = stack.enter_context(open_file(file))
-        stream = stack.enter_context(io.BufferedReader(raw, _BUFFER_BYTES))
-        if file.compressed:  # gzip asks for 8 kB at a time, and a store answers every request after a while
-            unpacked: Any = stack.enter_context(gzip.GzipFile(fileobj=stream))
-            stream = stack.enter_context(io.BufferedReader(unpacked, _BUFFER_BYTES))
-        stream.seek(offset)
-        for line in stream:
-            if line.strip():
-                if number == stop:
-                    return
-                yield number, position, line
-                number += 1
-            position += len(line)
+def _problem(line: bytes | TooLong) -> Problem:
+    return ("text_too_large", str(line)) if isinstance(line, TooLong) else None
 
 
-def in_chunks(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """The lines, a thousand at a time; fewer where they are more than 8 MiB."""
-    chunk: list[Line] = []
-    size = 0
-    for line in lines:
-        chunk.append(line)
-        size += len(line[2])
-        if len(chunk) == _CHUNK_LINES or size >= _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Parse a line; None when it is not a JSON object.
+def _parse(line: bytes | TooLong) -> dict[str, Any] | None:
+    """Parse a line; None when it is not a JSON object, or was not kept.
 
     Lone surrogates parse (orjson refuses them) and are rejected later.
     """
+    if isinstance(line, TooLong):
+        return None
     try:
         row = orjson.loads(line)
     except orjson.JSONDecodeError:

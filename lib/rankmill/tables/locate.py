@@ -5,15 +5,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
+from rankmill.storage.uris import refuse_secrets
 from rankmill.tables.errors import storage_errors
-from rankmill.tables.uris import refuse_secrets
+from rankmill.tables.object_file import SCHEMES, ObjectFile, changed
 
 Format = Literal["parquet", "jsonl", "trec"]
 _SUFFIXES: dict[str, Format] = {
@@ -122,8 +123,10 @@ def open_file(file: InputFile) -> IO[bytes]:
     What is read through the handle is of one version: S3 gets its ETag with every request, local files have an inode.
 
     Raises:
-        InputError: it was replaced meanwhile.
+        InputError: it was replaced meanwhile; from S3, when something is read.
     """
+    if file.uri.lower().startswith(SCHEMES):
+        return cast("IO[bytes]", ObjectFile(file.uri, file.size, file.version, file.storage))
     handle = open_input(file.uri, file.storage)
     details = getattr(handle, "details", None)
     found = _version(details if isinstance(details, Mapping) else {"mtime": os.fstat(handle.fileno()).st_mtime})
@@ -153,10 +156,7 @@ def refuse_replaced(file: InputFile) -> None:
 
 def _refuse_version(file: InputFile, found: str) -> None:
     if file.version and found and found != file.version:
-        raise InputError(
-            f"The input changed while the job ran: {file.uri} was replaced (version {file.version} when it was listed, "
-            f"{found} now). Put the old file back, or start a new job with another --output."
-        )
+        raise changed(file.uri, file.version, found)
 
 
 def open_input(uri: str, storage: StorageSettings = _ENVIRONMENT) -> IO[bytes]:

@@ -1,7 +1,6 @@
 """Reads candidates from Parquet: footers at plan time, then ranges of rows, a batch at a time."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any
 
@@ -12,16 +11,20 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
+from rankmill.errors import InputError
 from rankmill.tables.canonical import from_batch, pairs_of
+from rankmill.tables.checksums import has_checksums
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.locate import InputFile, open_file
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
-from rankmill.tables.text import expanded_bytes
+from rankmill.tables.text import TABLE_BYTES, expanded_bytes
 
 _BATCH_ROWS = 1024  # rows decoded at a time, so that memory does not depend on row groups ...
 _BATCH_BYTES = 8 << 20  # ... nor on how many candidates a row holds
 _ID_ROWS = 65_536  # the same, of ids alone
+_GROUP_BYTES = 2 << 30  # no batch is larger than its row group; where that is larger than offsets of 32 bits reach ...
+_FEW_ROWS = 64  # ... few rows are decoded at a time, for one part of a group may hold all of its bytes
 _EXPANDED_BYTES = 64 << 20  # text that one read may expand to
 _PROBE_BYTES = 64 << 10
 _BUFFER_BYTES = 4 << 20  # read ahead per column; large enough that a store's latency does not dominate
@@ -34,8 +37,8 @@ class Footer:
     schema: pa.Schema
     rows: int
     uncompressed_bytes: int
-    unknown_codecs: tuple[str, ...] = ()
-    """Compressions of the first row group that cannot be undone here."""
+    checked: bool
+    """Whether its pages carry checksums."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,14 @@ def read_footer(file: InputFile) -> Footer:
     """Read the schema and the size of a file.
 
     Raises:
+        InputError: it is compressed with what cannot be undone here, or has rows that no memory is meant to hold.
         InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
-    with _open(file) as parquet:
+    with storage_errors(file.uri), open_file(file) as handle:
+        parquet = _reader(handle)
         meta = parquet.metadata
-        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta), _unknown_codecs(meta))
+        _refuse_unreadable(file, meta)
+        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta), has_checksums(handle, meta))
 
 
 def find_runs(file: InputFile, layout: Layout) -> Runs:
@@ -86,7 +92,7 @@ def find_runs(file: InputFile, layout: Layout) -> Runs:
     with storage_errors(file.uri), open_file(file) as handle:
         parquet = _reader(handle)
         groups = range(parquet.metadata.num_row_groups)
-        for batch in _read(handle, parquet, chosen, groups, _ID_ROWS):
+        for batch in _read(handle, parquet, chosen, groups, _ID_ROWS, together=True):
             pairs = pairs_of(batch.column(names.candidates)) if nested else np.ones(len(batch), dtype=np.int64)
             parts.append(runs_of(batch.column(names.query_id), pairs, row))
             row += len(batch)
@@ -114,53 +120,71 @@ def read_table_rows(file: InputFile, start: int, stop: int) -> Iterator[pa.Table
         yield pa.Table.from_batches([batch])
 
 
-@contextmanager
-def _open(file: InputFile) -> Iterator[pq.ParquetFile]:
-    with storage_errors(file.uri), open_file(file) as handle:
-        yield _reader(handle)
-
-
 def _reader(handle: IO[bytes], meta: pq.FileMetaData | None = None, **options: Any) -> pq.ParquetFile:
     settings = {"buffer_size": _BUFFER_BYTES, "page_checksum_verification": True} | options
     return pq.ParquetFile(handle, metadata=meta, **settings)
 
 
 def _read(
-    handle: IO[bytes], parquet: pq.ParquetFile, chosen: Chosen, groups: Sequence[int], size: int
+    handle: IO[bytes],
+    parquet: pq.ParquetFile,
+    chosen: Chosen | None,
+    groups: Sequence[int],
+    most: int,
+    *,
+    together: bool = False,
 ) -> Iterator[pa.RecordBatch]:
-    """Yield what is chosen of some row groups, up to `size` rows at a time; text that may explode as dictionaries."""
-    paths = chosen.paths(parquet)
-    heavy = _explosive(handle, parquet, chosen.texts(parquet), groups, size)
+    """Yield what is chosen (None: all) of some row groups, `most` rows at a time; bombs come as dictionaries.
+
+    One row group at a time: damage spoils no other, and dictionaries in lists must not change. `together` reads those
+    without dictionaries as one, which is many times as fast where they are small.
+    """
+    paths = chosen.paths(parquet) if chosen else None
+    sizes = {index: _batch_rows(parquet.metadata.row_group(index), paths, most) for index in groups}
+    heavy = _explosive(handle, parquet, chosen.texts(parquet), sizes) if chosen else []
     if heavy:
         parquet = _reader(handle, parquet.metadata, read_dictionary=heavy)
-    for group in groups:  # one at a time: damage spoils no other, and a dictionary in lists must not change in a read
+    if together and not heavy:
+        if sizes:
+            yield from parquet.iter_batches(batch_size=min(sizes.values()), row_groups=list(sizes), columns=paths)
+        return
+    for group, size in sizes.items():
         yield from parquet.iter_batches(batch_size=size, row_groups=[group], columns=paths)
 
 
-def _explosive(
-    handle: IO[bytes], parquet: pq.ParquetFile, texts: Sequence[str], groups: Sequence[int], size: int
-) -> list[str]:
-    """Text columns of which `size` rows may take more than `_EXPANDED_BYTES`, by the longest value of a dictionary.
+def _batch_rows(group: pq.RowGroupMetaData, paths: Sequence[str] | None, most: int) -> int:
+    """Rows of a row group to decode at a time: about 8 MiB of what is read of it, as far as its footer tells."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    chosen = [c for c in chunks if paths is None or any(f"{c.path_in_schema}.".startswith(f"{p}.") for p in paths)]
+    size = sum(int(chunk.total_uncompressed_size) for chunk in chosen)
+    most = min(most, _FEW_ROWS) if size > _GROUP_BYTES else most
+    return min(max(_BATCH_BYTES * int(group.num_rows) // max(size, 1), 1), most)
+
+
+def _explosive(handle: IO[bytes], parquet: pq.ParquetFile, texts: Sequence[str], sizes: Mapping[int, int]) -> list[str]:
+    """Text columns of which a batch may take more than `_EXPANDED_BYTES`, by the longest value of a dictionary.
 
     Footers tell the size of a dictionary, not how often its values are used: 300 bytes may stand for gigabytes. What
     is not in a dictionary lies in the file as often as it is used.
+
+    Args:
+        handle: the file.
+        parquet: the same, opened.
+        texts: paths of text columns.
+        sizes: rows that are decoded at a time, by row group.
     """
     columns = {path: index for index, path in enumerate(_leaves(parquet))}
     found = []
     for path in texts:
-        for group in groups:
-            rows, chunk = (
-                parquet.metadata.row_group(group).num_rows,
-                parquet.metadata.row_group(group).column(columns[path]),
-            )
-            if not rows or not any("DICTIONARY" in encoding for encoding in chunk.encodings):
+        for index, size in sizes.items():
+            group = parquet.metadata.row_group(index)
+            chunk = group.column(columns[path])
+            if not group.num_rows or not any("DICTIONARY" in encoding for encoding in chunk.encodings):
                 continue
             probe = _reader(handle, parquet.metadata, read_dictionary=[path], buffer_size=_PROBE_BYTES)
-            first = next(probe.iter_batches(batch_size=1, row_groups=[group], columns=[path]), None)
-            if (
-                first is not None
-                and _longest(first.column(0)) * size * max(chunk.num_values / rows, 1) > _EXPANDED_BYTES
-            ):
+            first = next(probe.iter_batches(batch_size=1, row_groups=[index], columns=[path]), None)
+            values = size * max(chunk.num_values / group.num_rows, 1)
+            if first is not None and _longest(first.column(0)) * values > _EXPANDED_BYTES:
                 found.append(path)
                 break
     return found
@@ -181,17 +205,11 @@ def read_batches(file: InputFile, chosen: Chosen | None, start: int, stop: int) 
     with storage_errors(file.uri), open_file(file) as handle:
         parquet = _reader(handle)
         meta = parquet.metadata
-        size = min(max(_BATCH_BYTES * meta.num_rows // max(_text_bytes(meta), 1), 1), _BATCH_ROWS)
         ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
         first = int(np.searchsorted(ends, start, side="right"))
         last = int(np.searchsorted(ends, stop, side="left"))
         row = int(ends[first - 1]) if first else 0
-        groups = list(range(first, min(last + 1, len(ends))))
-        if chosen:
-            batches = _read(handle, parquet, chosen, groups, size)
-        else:
-            batches = parquet.iter_batches(batch_size=size, row_groups=groups)
-        for batch in batches:
+        for batch in _read(handle, parquet, chosen, range(first, min(last + 1, len(ends))), _BATCH_ROWS):
             low, high = max(start - row, 0), min(stop - row, len(batch))
             if low < high:
                 yield row + low, batch.slice(low, high - low)
@@ -237,10 +255,19 @@ def _bytes_inside(candidates: pa.Array, limit: int) -> NDArray[np.int64]:
     return inside_lists
 
 
-def _unknown_codecs(meta: pq.FileMetaData) -> tuple[str, ...]:
-    group = meta.row_group(0) if meta.num_row_groups else None
-    used = {group.column(index).compression for index in range(group.num_columns)} if group else set()
-    return tuple(sorted(name for name in used if name != "UNCOMPRESSED" and not _can_undo(name)))
+def _refuse_unreadable(file: InputFile, meta: pq.FileMetaData) -> None:
+    groups = [meta.row_group(index) for index in range(meta.num_row_groups)]
+    used = {groups[0].column(index).compression for index in range(meta.num_columns)} if groups else set()
+    unknown = sorted(name for name in used if name != "UNCOMPRESSED" and not _can_undo(name))
+    if unknown:
+        raise InputError(f"{file.uri} is compressed with {', '.join(unknown)}, which cannot be undone here.")
+    for index, group in enumerate(groups):
+        size = int(group.total_byte_size) // max(group.num_rows, 1)
+        if size > TABLE_BYTES:
+            raise InputError(
+                f"{file.uri}: the rows of row group {index} have {size:,} bytes on average, and the texts of a whole "
+                f"shard may have {TABLE_BYTES:,}. Write smaller rows, such as one for each pair."
+            )
 
 
 def _can_undo(codec: str) -> bool:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from rankmill.settings.rerank import Columns
 from rankmill.tables.canonical import Problem, canonical
-from rankmill.tables.jsonl import Lines, in_chunks, read_lines
+from rankmill.tables.jsonl import Lines
+from rankmill.tables.lines import in_chunks, read_lines
 from rankmill.tables.locate import InputFile
 from rankmill.tables.parquet import Chosen, read_batches
 from rankmill.tables.runs import Runs, join, runs_of
@@ -28,10 +29,14 @@ def trec_schema(columns: Columns) -> pa.Schema:
     )
 
 
+def texts_of(columns: Columns) -> set[str]:
+    """Columns of texts, which are not looked at in a run."""
+    return {columns.query, columns.text, columns.title}
+
+
 def run_layout(schema: pa.Schema, columns: Columns, keep: Sequence[str]) -> tuple[Layout | None, list[str]]:
     """Decide how to read a run with this schema, as `layout_of` does; texts in it are not looked at."""
-    texts = {columns.query, columns.text, columns.title}
-    ids = [field for field in schema if field.name not in texts]
+    ids = [field for field in schema if field.name not in texts_of(columns)]
     nothing = [pa.field(columns.query, pa.string()), pa.field(columns.text, pa.string())]
     return layout_of(pa.schema([*ids, *nothing]), columns.model_copy(update={"candidates": ""}), keep, None)
 

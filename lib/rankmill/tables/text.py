@@ -80,11 +80,20 @@ def read_text(column: pa.Array, limit: int, withheld: pa.Array | None = None) ->
     )
 
 
+def emptied(values: pa.Array, where: pa.Array) -> pa.Array:
+    """The same values, null where it says so; their bytes are gone (`if_else` would keep room for them).
+
+    Args:
+        values: text or bytes, shape (rows,).
+        where: booleans, shape (rows,), without nulls.
+    """
+    return values.take(pa.array(np.arange(len(values)), mask=where.to_numpy(zero_copy_only=False)))
+
+
 def _check(raw: pa.Array, limit: int) -> tuple[pa.Array, pa.Array | None, pa.Array | None]:
-    nothing = pa.scalar(None, pa.large_binary())
     too_large = pc.fill_null(pc.greater(pc.binary_length(raw), limit), False)
     if pc.any(too_large).as_py():
-        raw = pc.if_else(too_large, nothing, raw)
+        raw = emptied(raw, too_large)
     else:
         too_large = None
     text = raw.cast(pa.large_string(), safe=False)
@@ -92,7 +101,7 @@ def _check(raw: pa.Array, limit: int) -> tuple[pa.Array, pa.Array | None, pa.Arr
         text.validate(full=True)
     except pa.ArrowInvalid:
         broken = pa.array([value is not None and not _is_utf8(value) for value in raw.to_pylist()])
-        return pc.if_else(broken, nothing, raw).cast(pa.large_string()), broken, too_large
+        return emptied(raw, broken).cast(pa.large_string()), broken, too_large
     return text, None, too_large
 
 

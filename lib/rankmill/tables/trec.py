@@ -68,8 +68,12 @@ def open_text(uri: str, mode: Literal["r", "w"] = "r", storage: StorageSettings 
         yield handle
 
 
-def read_run(uri: str) -> pa.Table:
+def read_run(uri: str, storage: StorageSettings | None = None) -> pa.Table:
     """A TREC run, as columns of `RUN`, in file order. The fields `Q0` and `tag` are not kept.
+
+    Args:
+        uri: of the run.
+        storage: where an object store is and who signs (default: as the environment says).
 
     Raises:
         InputError: no such file, an empty one, or unusable lines: a number of columns other than 6, a rank that is no
@@ -83,7 +87,7 @@ def read_run(uri: str) -> pa.Table:
     ranks: list[int] = []
     scores: list[float] = []
     first_lines: dict[tuple[str, str], int] = {}
-    with open_text(uri) as lines:
+    with open_text(uri, storage=storage) as lines:
         for number, line in enumerate(lines, start=1):
             fields = line.split()
             if not fields:

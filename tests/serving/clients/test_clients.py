@@ -1,12 +1,12 @@
 """Unmodified clients of other rerank services, pointed at this one: their scores are ours, and so is their order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.serving.clients.bench import Bench, Case, bench
-from tests.serving.clients.environments import environment
+from tests.serving.clients.environments import environment, npm
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +41,7 @@ def table() -> Iterator[list[str]]:
         ("core", "core.py", 16),
         ("core", "langchain_newest.py", 2),
         ("litellm", "litellm_rerank.py", 12),
+        ("frameworks", "cohere_clients.py", 6),
         ("frameworks", "frameworks.py", 16),
         ("haystack", "haystack3.py", 3),
         ("vendors", "vendors.py", 17),
@@ -51,8 +52,16 @@ def test_unmodified_clients_get_the_scores_of_the_library(
     server: Bench, table: list[str], requirements: str, script: str, cases: int
 ) -> None:
     python = environment(requirements, at_least=(3, 12) if requirements == "sie" else (3, 11))
+    look(server, table, [python, script], cases)
 
-    found = server.run([python, script])
+
+def test_unmodified_clients_of_npm_get_them_too(server: Bench, table: list[str]) -> None:
+    look(server, table, npm("npm.mjs"), 19)
+
+
+def look(server: Bench, table: list[str], command: Sequence[str | Path], cases: int) -> None:
+    """Run a script of that many cases."""
+    found = server.run(command)
 
     table += [row(server, case) for case in found]
     assert [(case.said["client"], problem) for case in found if (problem := server.problem(case))] == []

@@ -73,7 +73,7 @@ OBJECTS = [(1, HIGH, {"text": "a framework"}), (0, LOW, {"text": "a fish"})]
 STRINGS = [(1, HIGH, "a framework"), (0, LOW, "a fish")]
 BODY = {"query": QUERY, "documents": DOCUMENTS, "model": "m"}
 TEXTS = {"query": QUERY, "texts": DOCUMENTS}
-USAGE = {"prompt_tokens": 9, "total_tokens": 9}
+USAGE = {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}
 
 RECORDED = (
     Recorded("cohere 7 ClientV2", "/v2/rerank", BODY | {"top_n": 2}, {"model": "m", "top_n": 2}, results, BEST_FIRST),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from rankmill.scoring.batches import padded
+from rankmill.scoring.engines.torch_device import fetch, is_out_of_memory, move
 from rankmill.scoring.engines.torch_layers import Layer, load_body, load_layer, pad_id_of, pool, unit, width_of
 from rankmill.scoring.engines.torch_padded import choose_device, set_up_torch
 from rankmill.scoring.modules import check_widths
@@ -139,7 +140,8 @@ class TorchEmbedder:
     def embed(self, sequences: EncodedPairs, rows: NDArray[np.int64], *, queries: bool) -> Vectors:
         """Embed the sequences at `rows`."""
         inputs = padded(sequences, rows, pad_id=self._pad_id, segments=False)
-        token_ids, real = self._move(inputs["input_ids"]), self._move(inputs["attention_mask"]).bool()
+        token_ids, mask = (move(inputs[name], self._torch_device) for name in ("input_ids", "attention_mask"))
+        real = mask.bool()
         with torch.inference_mode():
             attended = self._head.attended(token_ids, real, queries=queries)
             hidden = self._network(input_ids=token_ids, attention_mask=attended.long()).last_hidden_state.float()
@@ -157,12 +159,11 @@ class TorchEmbedder:
     ) -> torch.Tensor:
         """Score query `which[i]` with document `where[i]`, for every i."""
         with torch.inference_mode():
-            return best_matches(queries, documents, self._move(which), self._move(where))
+            return best_matches(queries, documents, move(which, self._torch_device), move(where, self._torch_device))
 
     def collect(self, scores: Sequence[torch.Tensor]) -> NDArray[np.float32]:
         """Fetch scores from the device, all at once."""
-        joined: NDArray[np.float32] = torch.cat(list(scores)).cpu().numpy()
-        return joined
+        return fetch(scores)
 
     def fetch(self, embedded: Vectors) -> NDArray[np.float32]:
         """Fetch the vectors of pooled sequences from the device."""
@@ -171,14 +172,7 @@ class TorchEmbedder:
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether the device, or the allocator of the CPU, had no room."""
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and "not enough memory" in str(error)
-        )
-
-    def _move(self, array: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        on_gpu = self.device == "cuda"
-        return tensor.pin_memory().to(self._torch_device, non_blocking=True) if on_gpu else tensor
+        return is_out_of_memory(error)
 
 
 def load_bi_encoder(model: "BiEncoder", options: ScorerOptions) -> TorchEmbedder:

@@ -17,6 +17,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from rankmill.scoring.batches import packed
 from rankmill.scoring.engines.given_states import GivenStates
+from rankmill.scoring.engines.torch_device import fetch, is_out_of_memory, move
 from rankmill.types import EncodedPairs
 
 NAME = "rankmill_packed"
@@ -55,10 +56,10 @@ class TorchPacked:
         inputs = packed(pairs, rows, first_position=self._first_position, segments=self._segments)
         offsets = inputs.pop("offsets")
         lengths = np.diff(offsets)
-        starts = self._move(offsets)
+        starts = move(offsets, self._torch_device)
         with torch.inference_mode():
             states = self._body(
-                **{name: self._move(array).unsqueeze(0) for name, array in inputs.items()},
+                **{name: move(array, self._torch_device).unsqueeze(0) for name, array in inputs.items()},
                 cumulative_lengths=starts.to(torch.int32),
                 longest=int(lengths.max()),
             )[0][0]  # [total, hidden]
@@ -70,26 +71,21 @@ class TorchPacked:
             return logits.float()
 
     def collect(self, outputs: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """Fetch logits from the device, all at once: a GPU never waits for the CPU to fetch one batch."""
-        joined: NDArray[np.float32] = torch.cat(list(outputs)).cpu().numpy()
-        return joined
+        """Fetch logits from the device, all at once."""
+        return fetch(outputs)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether the device had no room."""
-        return isinstance(error, torch.OutOfMemoryError)
+        """Whether the device, or the allocator of the CPU, had no room."""
+        return is_out_of_memory(error)
 
     def _pool(self, states: torch.Tensor, starts: torch.Tensor, lengths: NDArray[np.int64]) -> torch.Tensor:
         if not self._mean_pooling:
             return states[starts[:-1]].float()
         wide = states.float()
-        owners = torch.repeat_interleave(torch.arange(len(lengths), device=wide.device), self._move(lengths))
+        sizes = move(lengths, wide.device)
+        owners = torch.repeat_interleave(torch.arange(len(lengths), device=wide.device), sizes)
         sums = torch.zeros(len(lengths), wide.shape[1], device=wide.device).index_add_(0, owners, wide)
-        return sums / self._move(lengths).unsqueeze(1)
-
-    def _move(self, array: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        on_gpu = self.device == "cuda"
-        return tensor.pin_memory().to(self._torch_device, non_blocking=True) if on_gpu else tensor
+        return sums / sizes.unsqueeze(1)
 
 
 def register() -> None:

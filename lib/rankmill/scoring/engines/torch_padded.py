@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rankmill.scoring.batches import padded
 from rankmill.scoring.engines.choose import Machine, choose, this_machine
+from rankmill.scoring.engines.torch_device import fetch, is_out_of_memory, move
 from rankmill.scoring.options import ScorerOptions
 from rankmill.types import EncodedPairs
 
@@ -72,20 +73,12 @@ class TorchPadded:
         """Start the forward pass; on a GPU the result is still being computed when this returns."""
         inputs = padded(pairs, rows, pad_id=self._pad_id, segments=self._segments)
         with torch.inference_mode():
-            return self._network(**{name: self._move(array) for name, array in inputs.items()})
+            return self._network(**{name: move(array, self._torch_device) for name, array in inputs.items()})
 
     def collect(self, outputs: Sequence[torch.Tensor]) -> NDArray[np.float32]:
-        """Fetch logits from the device, all at once: a GPU never waits for the CPU to fetch one batch."""
-        joined: NDArray[np.float32] = torch.cat(list(outputs)).cpu().numpy()
-        return joined
+        """Fetch logits from the device, all at once."""
+        return fetch(outputs)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether the device, or the allocator of the CPU, had no room."""
-        return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-            isinstance(error, RuntimeError) and "not enough memory" in str(error)
-        )
-
-    def _move(self, array: NDArray[np.int64]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        on_gpu = self.device == "cuda"
-        return tensor.pin_memory().to(self._torch_device, non_blocking=True) if on_gpu else tensor
+        return is_out_of_memory(error)

@@ -22,6 +22,7 @@ from rankmill.scoring.modules import (
     Norm,
     check_modules,
     check_widths,
+    pools_once,
     prompts_of,
     read_dense,
     read_modules,
@@ -139,7 +140,7 @@ def check(model: str, config: Mapping[str, Any], modules: Sequence[Module]) -> N
         ModelError: the network or a module cannot be run here.
     """
     check_modules(model, modules, _KNOWN_MODULES)
-    if modules[1].kind != "Pooling" or sum(module.kind == "Pooling" for module in modules) != 1:
+    if not pools_once(modules):
         raise ModelError(
             f"The model {model!r} has the modules {', '.join(module.kind for module in modules)} (modules.json); known "
             "is a Transformer with one Pooling right after it."

@@ -28,6 +28,7 @@ from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.families import classifier
+from rankmill.scoring.families.architectures import family_of
 from rankmill.scoring.files import Tensor
 from rankmill.scoring.model_files import ModelFiles, Source
 from rankmill.scoring.options import ScorerOptions
@@ -90,7 +91,7 @@ def check(model: str, config: Mapping[str, Any]) -> None:
     Raises:
         ModelError: it asks for more than XLM-RoBERTa does, or has not exactly one label.
     """
-    classifier.family_of(model, native_config(model, config))
+    family_of(model, native_config(model, config))
 
 
 def read(files: ModelFiles, options: ScorerOptions) -> classifier.Classifier:

@@ -4,16 +4,15 @@
 
 Khattab and Zaharia, ColBERT (2020). Two kinds of folders hold such models:
 
-* Stanford's: config.json names HF_ColBERT, artifact.metadata holds lengths and markers, the projection is
-  `linear.weight` beside the network's weights;
-* PyLate's: modules.json lists a Transformer and dense layers, config_sentence_transformers.json holds the rest.
+* Stanford's (`families.colbert`): config.json names HF_ColBERT, artifact.metadata holds lengths and markers, the
+  projection is `linear.weight` beside the network's weights;
+* PyLate's (`families.pylate`): modules.json lists a Transformer and dense layers, config_sentence_transformers.json
+  holds the rest.
 """
 
 import json
-import string
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -22,11 +21,10 @@ from rankmill.errors import ModelError
 from rankmill.scoring.card import ModelCard, make_card
 from rankmill.scoring.checks import check_vocabulary
 from rankmill.scoring.families.bi_encoder import describe_sides, with_layers
-from rankmill.scoring.families.bodies import Body, body_of, position_limit
-from rankmill.scoring.files import read_json
+from rankmill.scoring.families.bodies import Body, position_limit
 from rankmill.scoring.limits import Limits
 from rankmill.scoring.model_files import ModelFiles
-from rankmill.scoring.modules import Dense, Module, check_modules, check_widths, prompts_of, read_dense, read_modules
+from rankmill.scoring.modules import Dense, check_widths
 from rankmill.scoring.numbers import integer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
@@ -40,9 +38,6 @@ from rankmill.scoring.sided_encoder import (
 )
 from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 
-_STANFORD = "HF_ColBERT"
-_STANFORD_LINEAR = "linear.weight"
-_METADATA = "artifact.metadata"
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
 
@@ -61,7 +56,7 @@ class Interaction:
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
+class Statement:
     """What either kind of folder says."""
 
     query_marker: str
@@ -127,117 +122,15 @@ class LateInteraction:
         return EmbeddingScorer(self.card(options.precision), self.encoder(), engine, options)
 
 
-def is_stanford(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of a Stanford ColBERT."""
-    architectures = config.get("architectures")
-    return isinstance(architectures, list) and _STANFORD in architectures
-
-
-def is_pylate(modules: Sequence[Module], sentence_transformers: Mapping[str, Any]) -> bool:
-    """Whether a folder's files are those of PyLate: one of its modules, or its name for the kind of model."""
-    return any(module.library == "pylate" for module in modules) or (
-        len(modules) > 1 and sentence_transformers.get("model_type") == "ColBERT"
-    )
-
-
-def check_stanford(model: str, folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what small files rule out.
-
-    Raises:
-        ModelError: the network cannot be run here, or artifact.metadata is missing.
-    """
-    if body_of(model, config).name != "bert":
-        raise ModelError(
-            f"The model {model!r} is a ColBERT on a network of the type {config.get('model_type')!r}; in Stanford's "
-            "form, only those on BERT are known."
-        )
-    if not (folder / _METADATA).is_file():
-        raise ModelError(
-            f"The model {model!r} is a ColBERT (config.json), but its {_METADATA} is missing, which holds the lengths "
-            "and the markers of queries and documents."
-        )
-
-
-def check_pylate(model: str, config: Mapping[str, Any], modules: Sequence[Module]) -> None:
-    """Refuse what small files rule out.
-
-    Raises:
-        ModelError: the network or a module cannot be run here.
-    """
-    check_modules(model, modules, ("Dense",))
-    if len(modules) < 2:
-        raise ModelError(f"The model {model!r} has no projection: its modules.json lists no Dense layer.")
-    body_of(model, config)
-
-
-def read_stanford(files: ModelFiles, options: ScorerOptions) -> LateInteraction:
-    """Check the files of a Stanford ColBERT.
-
-    Raises:
-        ModelError: the model cannot be used; the sentence says why and what to do.
-        UsageError: a limit in `options` does not fit the model.
-    """
-    model = files.name
-    metadata = _stated(read_json(model, files.location.folder / _METADATA))
-    similarity = metadata.get("similarity", "cosine")
-    if similarity != "cosine":
-        raise ModelError(f"The model {model!r} compares tokens by {similarity!r} ({_METADATA}); known is 'cosine'.")
-    linear = files.tensors.get(_STANFORD_LINEAR)
-    if linear is None or len(files.weights) != 1:
-        raise ModelError(
-            f"The model {model!r} is a ColBERT (config.json), but {_STANFORD_LINEAR}, its projection, is not in its "
-            "model.safetensors."
-        )
-    body = body_of(model, files.config)
-    # what Stanford's ColBERTConfig has for keys that are not there
-    statement = _Statement(
-        query_marker=str(metadata.get("query_token_id") or "[unused0]"),
-        document_marker=str(metadata.get("doc_token_id") or "[unused1]"),
-        query_length=integer(metadata, "query_maxlen", 32, _METADATA),
-        document_length=integer(metadata, "doc_maxlen", 220, _METADATA),
-        expands=True,
-        attends=bool(metadata.get("attend_to_mask_tokens", False)),
-        skiplist=tuple(string.punctuation) if metadata.get("mask_punctuation", True) else (),
-    )
-    layer = Dense(files.weights[0], {_STANFORD_LINEAR: linear}, "identity", residual=False)
-    return _read(replace(files, tensors=_without(files, body, _STANFORD_LINEAR)), body, (layer,), statement, options)
-
-
-def read_pylate(files: ModelFiles, options: ScorerOptions) -> LateInteraction:
-    """Check the files of a PyLate model.
-
-    Raises:
-        ModelError: the model cannot be used; the sentence says why and what to do.
-        UsageError: a limit in `options` does not fit the model.
-    """
-    model, stated, folder = files.name, _stated(files.sentence_transformers), files.location.folder
-    similarity = str(stated.get("similarity_fn_name") or "MaxSim")
-    if similarity.lower() != "maxsim":
-        raise ModelError(
-            f"The model {model!r} compares by {similarity!r} (similarity_fn_name in "
-            "config_sentence_transformers.json); known is 'MaxSim'."
-        )
-    body = body_of(model, files.config)
-    where = "config_sentence_transformers.json"
-    words = stated.get("skiplist_words")
-    statement = _Statement(
-        query_marker=str(stated.get("query_prefix") or ""),
-        document_marker=str(stated.get("document_prefix") or ""),
-        query_length=integer(stated, "query_length", 32, where),
-        document_length=integer(stated, "document_length", 180, where),
-        expands=stated.get("do_query_expansion") is not False,
-        attends=bool(stated.get("attend_to_expansion_tokens")),
-        skiplist=tuple(string.punctuation) if words is None else tuple(str(word) for word in words),
-        prompts=prompts_of(model, stated),
-    )
-    modules = read_modules(model, folder)[1:]
-    layers = tuple(read_dense(model, folder, module, "identity") for module in modules)
-    return _read(replace(files, tensors=_without(files, body)), body, layers, statement, options)
-
-
-def _read(
-    files: ModelFiles, body: Body, layers: tuple[Dense, ...], statement: _Statement, options: ScorerOptions
+def assemble(
+    files: ModelFiles, body: Body, layers: tuple[Dense, ...], statement: Statement, options: ScorerOptions
 ) -> LateInteraction:
+    """Check what either kind of folder says against its tokenizer and its network.
+
+    Raises:
+        ModelError: the model cannot be used; the sentence says why and what to do.
+        UsageError: a limit in `options` does not fit the model.
+    """
     model, config = files.name, files.config
     check_prompts(model, statement.prompts, files.tokenizer_json, files.tokenizer_config)
     tokenizer = parse_tokenizer(model, files.tokenizer_json)
@@ -278,12 +171,13 @@ def _read(
     )
 
 
-def _stated(config: Mapping[str, Any]) -> dict[str, Any]:
+def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
     """Without the keys that hold null, which is how both libraries write a default."""
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _without(files: ModelFiles, body: Body, *names: str) -> dict[str, Any]:
+def weights_without(files: ModelFiles, body: Body, *names: str) -> dict[str, Any]:
+    """The weights that `body` reads, but for some."""
     return {name: tensor for name, tensor in files.tensors.items() if name not in (*body.unused, *names)}
 
 

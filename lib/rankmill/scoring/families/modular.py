@@ -25,6 +25,7 @@ from rankmill.scoring.modules import (
     Norm,
     check_modules,
     check_widths,
+    pools_once,
     read_dense,
     read_modules,
     read_norm,
@@ -109,7 +110,7 @@ def check(model: str, config: Mapping[str, Any], modules: Sequence[Module]) -> N
     """
     check_modules(model, modules, _KNOWN_MODULES)
     kinds = [module.kind for module in modules]
-    if kinds[1] != "Pooling" or kinds.count("Pooling") != 1 or kinds[-1] != "Dense":
+    if not pools_once(modules) or kinds[-1] != "Dense":
         raise ModelError(
             f"The cross-encoder {model!r} has the modules {', '.join(kinds)} (modules.json); known is a Transformer "
             "with one Pooling right after it and a Dense at the end, which gives the score."

@@ -6,7 +6,8 @@ from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.checks import refuse_modules
-from rankmill.scoring.families import bi_encoder, causal, classifier, jina, late_interaction, modular, own_code
+from rankmill.scoring.families import bi_encoder, causal, classifier, colbert, jina, modular, own_code, pylate
+from rankmill.scoring.families.architectures import family_of
 from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.model import Model
 from rankmill.scoring.model_files import ModelFiles
@@ -49,23 +50,23 @@ def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
     if options.trust_remote_code and own_code.brings_code(config):
         own_code.check(model, folder, config)
         return own_code.read
-    classifier.family_of(model, config)
+    family_of(model, config)
     return classifier.read
 
 
 def _by_modules(model: str, folder: Path, config: Mapping[str, Any]) -> Reader | None:
     """What reads a model whose head is modules, or that embeds query and document apart; None for any other model."""
-    if late_interaction.is_stanford(config):
-        late_interaction.check_stanford(model, folder, config)
-        return late_interaction.read_stanford
+    if colbert.is_colbert(config):
+        colbert.check(model, folder, config)
+        return colbert.read
     modules = read_modules(model, folder)
     sentence_transformers = read_json_if_any(model, folder / "config_sentence_transformers.json")
     if modular.is_modular(modules, sentence_transformers):
         modular.check(model, config, modules)
         return modular.read
-    if late_interaction.is_pylate(modules, sentence_transformers):
-        late_interaction.check_pylate(model, config, modules)
-        return late_interaction.read_pylate
+    if pylate.is_pylate(modules, sentence_transformers):
+        pylate.check(model, config, modules)
+        return pylate.read
     if bi_encoder.is_bi_encoder(modules):
         bi_encoder.check(model, config, modules)
         return bi_encoder.read

@@ -1,6 +1,7 @@
 """Parts of answers and errors that several dialects share."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -16,11 +17,12 @@ class Usage(BaseModel):
 
     prompt_tokens: int
     total_tokens: int
+    completion_tokens: Literal[0]
 
 
 def usage(result: RerankResult) -> dict[str, int]:
     """The JSON of `Usage`."""
-    return {"prompt_tokens": result.tokens, "total_tokens": result.tokens}
+    return {"prompt_tokens": result.tokens, "total_tokens": result.tokens, "completion_tokens": 0}
 
 
 def ranked(result: RerankResult) -> list[tuple[int, float]]:

@@ -6,7 +6,7 @@ Its clients cannot be told apart by what they send, so that the answer is the un
 |------------------------------------------------------|--------------------------------------------------------------|
 | cohere v1 (Python, npm), LangChain.js                | `results[].index/relevance_score/document.text`, `meta`      |
 | Jina: llama-index, Haystack; SiliconFlow             | `results`, `model`, `usage`; in errors `detail`, a string    |
-| together (Python, npm), AI SDK                       | `results`, `usage`, `object: "rerank"`; `error.message`      |
+| together (Python, npm), AI SDK                       | `results`, all of `usage`, `object`; `error.message`         |
 | infinity-client, LangChain's InfinityRerank          | `results`, `model`, both counts of `usage`, `object`         |
 | Xinference, Dify, RAGFlow, Open WebUI, LightRAG      | `results`, `usage.total_tokens`; in errors `detail`          |
 | LiteLLM cohere, jina_ai, together_ai, hosted_vllm    | `results`, `id`, `meta`; a `document` must not be null       |

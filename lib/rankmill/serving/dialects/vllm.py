@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, JsonValue, Strict, field_validator
+from pydantic import Field, JsonValue, Strict, field_validator
 
 from rankmill.serving.dialects.fields import Flag, LenientBody, Text
 from rankmill.serving.dialects.parts import status_of
@@ -63,19 +63,6 @@ class VllmOptions(LenientBody):
             max_pair_tokens=cut if cut is not None and cut > 0 else None,
             instruction=self.instruction,
         )
-
-
-class VllmUsage(BaseModel):
-    """Tokens of all pairs."""
-
-    prompt_tokens: int
-    total_tokens: int
-    completion_tokens: Literal[0]
-
-
-def usage(tokens: int) -> dict[str, int]:
-    """The JSON of `VllmUsage`."""
-    return {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
 
 
 def text_of(value: str | VllmContent) -> str:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects import vllm
 from rankmill.serving.dialects.fields import Text
-from rankmill.serving.dialects.parts import ranked
-from rankmill.serving.dialects.vllm import NonNegative, VllmContent, VllmOptions, VllmUsage
+from rankmill.serving.dialects.parts import Usage, ranked, usage
+from rankmill.serving.dialects.vllm import NonNegative, VllmContent, VllmOptions
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 
@@ -57,7 +57,7 @@ class VllmRerankAnswer(BaseModel):
 
     id: str
     model: str
-    usage: VllmUsage
+    usage: Usage
     results: list[VllmRerankResult]
 
 
@@ -72,7 +72,7 @@ def _write(body: VllmRerankBody, request: RerankRequest, result: RerankResult) -
     return {
         "id": f"score-{result.request_id}",
         "model": result.model,
-        "usage": vllm.usage(result.tokens),
+        "usage": usage(result),
         "results": [
             {
                 "index": index,

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rankmill.serving.dialects import vllm
 from rankmill.serving.dialects.fields import Text
-from rankmill.serving.dialects.vllm import VllmContent, VllmOptions, VllmUsage
+from rankmill.serving.dialects.parts import Usage, usage
+from rankmill.serving.dialects.vllm import VllmContent, VllmOptions
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -65,7 +66,7 @@ class VllmScoreAnswer(BaseModel):
     created: int
     model: str
     data: list[VllmScore]
-    usage: VllmUsage
+    usage: Usage
 
 
 def _texts(value: ScoreInputs) -> tuple[str, ...]:
@@ -95,7 +96,7 @@ def _write(body: VllmScoreBody, request: RerankRequest, result: RerankResult) ->
         "data": [
             {"index": index, "object": "score", "score": score} for index, score in enumerate(result.scores.tolist())
         ],
-        "usage": vllm.usage(result.tokens),
+        "usage": usage(result),
     }
 
 

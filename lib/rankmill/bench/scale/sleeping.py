@@ -1,0 +1,60 @@
+"""Scoring workers that sleep: many of them fit into one machine, and everything around them is what a job does."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from ray.data import ActorPoolStrategy, Dataset
+
+from rankmill.batch.freight import EncodedShard, ScoredShard
+from rankmill.batch.pipeline import RayData
+from rankmill.batch.scratch import Scratch
+from rankmill.scoring.options import ScorerOptions
+
+
+class Sleeping:
+    """In the place of the scoring stage: every shard takes the same time, and no CPU.
+
+    Args:
+        seconds: for a shard.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        """Take one encoded shard, return it scored, after a while."""
+        shard = EncodedShard.from_row(row)
+        begun = time.perf_counter()
+        logits = pa.array(np.zeros(len(shard.pairs), dtype=np.float32))
+        time.sleep(self._seconds)
+        taken = time.perf_counter() - begun
+        return ScoredShard(
+            shard.index, shard.pairs.append_column("logit", logits), shard.rejected, taken, shard.known
+        ).to_row()
+
+
+@dataclass(frozen=True, slots=True)
+class SleepingWorkers(RayData):
+    """Ray Data with workers that sleep, several threads of an actor each; the other stages are those of every job."""
+
+    seconds: float = 0.0
+    """For a shard."""
+    per_actor: int = 1
+    """Workers that share a process; they divide those of the pool."""
+
+    def scored(self, encoded: Dataset, scorer: ScorerOptions, fingerprint: str, scratch: Scratch) -> Dataset:  # noqa: ARG002 - nothing is scored
+        """Sleep over every shard."""
+        return encoded.map_batches(
+            Sleeping,
+            fn_constructor_args=(self.seconds,),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=self.pool.cpus,
+            compute=ActorPoolStrategy(
+                size=self.pool.max_workers // self.per_actor,
+                max_concurrent_calls_per_actor=self.per_actor,
+                enable_true_multi_threading=True,
+            ),
+        )

@@ -1,0 +1,34 @@
+"""What all scorers here have in common."""
+
+from collections.abc import Sequence
+
+from rankmill.scoring.card import ModelCard
+from rankmill.scoring.model import Encoder
+from rankmill.types import EncodedPairs
+
+
+class CardScorer:
+    """A scorer that is what its card says and encodes as its encoder does; each kind has a forward pass of its own.
+
+    Args:
+        card: what the model is.
+        encoder: what the forward pass gets is made by it.
+    """
+
+    def __init__(self, card: ModelCard, encoder: Encoder) -> None:
+        self.card = card
+        self._encoder = encoder
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal logits, up to the rounding of the device."""
+        return self.card.fingerprint
+
+    @property
+    def activation(self) -> str:
+        """`identity` or `sigmoid`."""
+        return self.card.activation
+
+    def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
+        """Encode pairs `(queries[i], texts[i])`; see the encoder."""
+        return self._encoder.encode(queries, texts)

@@ -1,0 +1,132 @@
+"""Requests on their way through a batcher, and the calls of the scorer that they share; no loop and no thread."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankmill.serving.backend import Work
+from rankmill.serving.slices import join, take
+from rankmill.types import EncodedPairs
+
+Forward = Callable[[EncodedPairs], NDArray[np.float32]]
+
+Waste = Callable[[NDArray[np.int64]], int]
+"""Tokens of padding of a call, by the lengths of its pairs."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A request on its way."""
+
+    pairs: EncodedPairs
+    costs: NDArray[np.int64]
+    """Shape (n,): tokens per pair."""
+    waiting: NDArray[np.int64]
+    """Rows that are in no call yet, longest first, so that pairs of similar length share micro-batches."""
+    end: float
+    """On the fair clock."""
+    deadline: float
+    """On the clock of the event loop."""
+    logits: NDArray[np.float32]
+    tokens_left: int
+    """Of rows without a logit."""
+    work: Work = field(default_factory=Work)
+    """What it took so far."""
+    done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest pair that waits; 0 where none does."""
+        return int(self.costs[self.waiting[0]]) if len(self.waiting) else 0
+
+    @property
+    def waiting_cost(self) -> int:
+        """Tokens of a call with all that waits, padding included."""
+        return self.longest * len(self.waiting)
+
+    def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
+        """The next rows that fit, padding included, no longer waiting."""
+        fitting = budget // self.longest if len(self.waiting) else 0
+        rows = self.waiting[: max(fitting, 1 if at_least_one else 0)]
+        self.waiting = self.waiting[len(rows) :]
+        return rows
+
+    def put_back(self, rows: NDArray[np.int64]) -> None:
+        """Let rows wait again that were taken last."""
+        self.waiting = np.concatenate([rows, self.waiting])
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One request's part of a call."""
+
+    job: Job
+    rows: NDArray[np.int64]
+    start: int
+    """Position of its first pair in the call."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of the scorer, before and after it was made."""
+
+    shares: list[Share]
+    lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Shape (n,): tokens per pair; known when it was made, as is what follows."""
+    outcome: NDArray[np.float32] | Exception | None = None
+    """Logits, shape (n,), or what the scorer raised."""
+    seconds: float = 0.0
+    padding: int = 0
+    """Tokens that were computed beside those of its pairs."""
+
+    @property
+    def tokens(self) -> int:
+        """Of its pairs; an empty one counts as one token."""
+        return int(np.maximum(self.lengths, 1).sum())
+
+    def make(self, forward: Forward, waste: Waste | None) -> None:
+        """Put the pairs together, score them, and count the padding; raises nothing."""
+        started = time.perf_counter()
+        try:
+            pairs = join([take(share.job.pairs, share.rows) for share in self.shares])
+            self.lengths = pairs.lengths
+            self.outcome = forward(pairs)
+            self.padding = waste(self.lengths) if waste else 0
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the next call may do
+            self.outcome = error
+        self.seconds = time.perf_counter() - started
+
+
+def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:
+    """Take the pairs of the next call out of the requests that wait.
+
+    Requests share a call in their order, as long as they fit into it whole. One that does not adds a quarter of the
+    budget at most, or one pair: what ends with this call should not wait long for what does not.
+
+    Args:
+        jobs: in the order in which they are served.
+        budget: tokens, padding included; a single longer pair is a call of its own.
+        now: on the clock of deadlines.
+
+    Returns:
+        None where nothing waits.
+    """
+    shares: list[Share] = []
+    taken = count = 0
+    for job in jobs:
+        if job.deadline <= now:  # its time-out is due as well, and will fire when the loop comes to it
+            continue
+        room = budget - taken
+        whole = not shares or job.waiting_cost <= room
+        rows = job.take(room if whole else min(room, budget // 4), at_least_one=not shares or 0 < job.longest <= room)
+        if len(rows):
+            shares.append(Share(job, rows, count))
+            taken += int(job.costs[rows[0]]) * len(rows)
+            count += len(rows)
+        if len(job.waiting):
+            break
+    return Call(shares) if shares else None

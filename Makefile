@@ -18,7 +18,7 @@ help:  ## list the targets
 demo: install  ## rerank real search results and measure the gain (a few minutes on two cores)
 	$(BIN)/rankmill demo
 
-test: install  ## the fast tests (under ten minutes on two cores)
+test: install  ## the fast tests (a quarter of an hour on two cores)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install system  ## clusters, submitted jobs, a browser, a second object store, the long runs

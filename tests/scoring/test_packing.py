@@ -1,10 +1,13 @@
 """Micro-batches hold every pair once and no more tokens than they may."""
 
+import math
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankmill.scoring.packing import pack, padding
+from rankmill.scoring.packing import CPU_BATCH, pack, padding
 
 LENGTHS = st.lists(st.integers(min_value=0, max_value=600), max_size=200).map(lambda x: np.asarray(x, dtype=np.int64))
 
@@ -37,3 +40,29 @@ def test_by_hand() -> None:
     assert batches == [[4], [1, 5], [2, 3, 0]]
     assert padding(lengths, pack(lengths, 20)) == 2
     assert pack(np.zeros(0, dtype=np.int64), 20) == []
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=9), st.integers(1, 200), st.integers(0, 100))
+def test_no_other_way_to_cut_costs_less(lengths: list[int], budget: int, fixed: int) -> None:
+    longest_first = sorted(lengths, reverse=True)
+
+    def cost(cuts: int) -> float:
+        """Of the sorted pairs, cut after each place whose bit is set."""
+        ends = [at + 1 for at in range(len(lengths)) if cuts >> at & 1 or at == len(lengths) - 1]
+        total = 0
+        for start, end in pairwise([0, *ends]):
+            tokens = longest_first[start] * (end - start)
+            if tokens > budget and end - start > 1:
+                return math.inf
+            total += tokens + fixed
+        return total
+
+    batches = pack(np.asarray(lengths, dtype=np.int64), budget, fixed)
+    found = sum(max(lengths[i] for i in batch) * len(batch) + fixed for batch in batches)
+    assert found == min(cost(cuts) for cuts in range(2 ** (len(lengths) - 1)))
+
+
+def test_a_long_pair_pads_no_short_ones_on_a_cpu_and_shares_their_batch_elsewhere() -> None:
+    lengths = np.asarray([500, *[20] * 3], dtype=np.int64)
+    assert [len(batch) for batch in pack(lengths, 2048, CPU_BATCH)] == [1, 3]
+    assert [len(batch) for batch in pack(lengths, 2048)] == [4]

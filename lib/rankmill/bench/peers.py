@@ -20,7 +20,6 @@ from rankmill.bench.subject import Subject, score_all, with_engine
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.options import PRECISIONS
 from rankmill.scoring.overlap import slices
-from rankmill.scoring.packing import pack
 from rankmill.scoring.pair_scorer import PairScorer
 from rankmill.scoring.scorer import Scorer
 
@@ -97,7 +96,7 @@ class Raw:
     def prepare(self, queries: Sequence[str], texts: Sequence[str]) -> Score:
         """Tokenise and pack, slice by slice as the scorer does."""
         parts = [self._scorer.encode(*zip(*pairs, strict=True)) for pairs in slices(zip(queries, texts, strict=True))]
-        batches = [pack(part.lengths, self._scorer.batch_tokens) for part in parts]
+        batches = [self._scorer.batches(part.lengths) for part in parts]
         engine = self._scorer.engine
 
         def score() -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ CPU_BATCH = 64
 """What a forward pass on a CPU costs beside its tokens, in tokens: the time in which the weights come out of memory."""
 
 
-def pack(lengths: NDArray[np.int64], budget: int, fixed: int = CPU_BATCH) -> list[NDArray[np.int64]]:
+def pack(lengths: NDArray[np.int64], budget: int, fixed: int | None = None) -> list[NDArray[np.int64]]:
     """Cut pairs into micro-batches of at most `budget` tokens, padding included, as cheaply as can be.
 
     Pairs of similar length go together, longest first: the first batch is the one that needs the most memory, so a
@@ -18,7 +18,8 @@ def pack(lengths: NDArray[np.int64], budget: int, fixed: int = CPU_BATCH) -> lis
     Args:
         lengths: tokens per pair, shape (n,).
         budget: tokens, at least 1.
-        fixed: tokens that a batch costs beside its own; 0 cuts wherever lengths differ.
+        fixed: tokens that a batch costs beside its own, `CPU_BATCH` on a CPU; None for a budget's worth, which makes as
+            few batches as can be: right for a GPU, and for engines that need no padding.
 
     Returns:
         Positions into `lengths`, each exactly once; equal lengths keep input order.
@@ -26,6 +27,7 @@ def pack(lengths: NDArray[np.int64], budget: int, fixed: int = CPU_BATCH) -> lis
     order = np.argsort(-lengths, kind="stable")
     longest = np.maximum(lengths[order], 1)
     count = len(order)
+    fixed = budget if fixed is None else fixed
     least = np.full(count + 1, np.iinfo(np.int64).max)  # cost of the first so many pairs
     least[0] = 0
     begins = np.zeros(count + 1, dtype=np.int64)  # of the last batch of the first so many pairs

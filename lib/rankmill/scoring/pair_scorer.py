@@ -15,7 +15,7 @@ from rankmill.scoring.chunks import score
 from rankmill.scoring.engines.engine import Engine
 from rankmill.scoring.model import Encoder
 from rankmill.scoring.options import ScorerOptions
-from rankmill.scoring.packing import pack
+from rankmill.scoring.packing import CPU_BATCH, pack
 from rankmill.scoring.probe import good_budget
 from rankmill.types import EncodedPairs
 
@@ -64,6 +64,10 @@ class PairScorer(CardScorer):
         refuse_non_finite(self.card.model, result)
         return result
 
+    def batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The micro-batches of pairs with `lengths` tokens, shape (n,): positions; see `pack`."""
+        return pack(lengths, self.batch_tokens, CPU_BATCH if self.engine.device == "cpu" else None)
+
     def _run(self, pairs: EncodedPairs) -> tuple[list[NDArray[np.int64]], list[Any], list[int]]:
         """Run every micro-batch; where one does not fit into memory, that one and all after it are made smaller.
 
@@ -71,7 +75,7 @@ class PairScorer(CardScorer):
             Rows of each batch that ran, its output, and the rows that do not fit even alone.
         """
         lengths = pairs.lengths
-        pending = pack(lengths, self.batch_tokens)[::-1]
+        pending = self.batches(lengths)[::-1]
         done: list[NDArray[np.int64]] = []
         outputs: list[Any] = []
         too_large: list[int] = []
@@ -88,7 +92,7 @@ class PairScorer(CardScorer):
                 self.batch_tokens = int(lengths[rows].max()) * (len(rows) // 2)
                 log.warning("out of memory; going on with %s tokens per batch", f"{self.batch_tokens:,}")
                 left = np.concatenate([rows, *pending[::-1]])
-                pending = [left[part] for part in pack(lengths[left], self.batch_tokens)][::-1]
+                pending = [left[part] for part in self.batches(lengths[left])][::-1]
             else:
                 done.append(rows)
         return done, outputs, too_large

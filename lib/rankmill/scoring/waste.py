@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rankmill.scoring.packing import pack, padding
+from rankmill.scoring.packing import padding
 from rankmill.scoring.pair_scorer import PairScorer
 from rankmill.scoring.scorer import Scorer
 
@@ -22,7 +22,7 @@ def padding_tokens(scorer: Scorer, lengths: NDArray[np.int64]) -> int | None:
         return None
     if is_packed(scorer):
         return 0
-    return padding(lengths, pack(lengths, scorer.batch_tokens))
+    return padding(lengths, scorer.batches(lengths))
 
 
 def is_packed(scorer: Scorer) -> bool:

@@ -18,7 +18,7 @@ help:  ## list the targets
 demo: install  ## rerank real search results and measure the gain (a few minutes on two cores)
 	$(BIN)/rankmill demo
 
-test: install  ## the fast tests (a quarter of an hour on two cores)
+test: install  ## the fast tests (about ten minutes on two cores)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install system  ## clusters, submitted jobs, a browser, a second object store, the long runs
@@ -43,6 +43,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"rankmill needs Python >= 3.11; {sys.executable} is {sys.version.split()[0]}. Try: make PYTHON=python3.12 demo")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing rankmill with PyTorch, Ray and what its tests use into $(VENV): this takes some minutes."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import boto3  # type: ignore[import-untyped]
 import pytest
+from hypothesis import settings
 
 from tests.s3_server import CLEARED, running_s3_server, s3_environment
 
@@ -23,6 +24,11 @@ _RAY_ENVIRONMENT = {
 os.environ.update(_RAY_ENVIRONMENT)
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # without one, Ray would write ~/.ray/auth_token
 os.environ.pop("RAY_ADDRESS", None)
+
+# A commit passes or fails, whatever the day. Who looks for more gives `--hypothesis-profile explore`.
+settings.register_profile("explore", derandomize=False)
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -60,6 +60,8 @@ class Fault:
     skip: int = 0
     then: Callable[[], None] | None = None
     """Called when it has happened, before the sender can know; to kill it, for example."""
+    port: int = 0
+    """From which the sender's connection came that was cut last."""
     seen: int = 0
     hits: int = 0
 
@@ -201,6 +203,8 @@ def running_fault_proxy(proxy: FaultProxy) -> Iterator[FaultProxy]:
 
 def _reset(request: web.Request, fault: Fault) -> web.Response:
     """Cut the connection with an RST."""
+    if request.transport is not None:
+        fault.port = request.transport.get_extra_info("peername")[1]
     if fault.then is not None:
         fault.then()
     if request.transport is not None:

@@ -5,6 +5,7 @@
     ├── InputError                   2   the input cannot be used; carries every problem found
     │   └── DamagedInputError        2   a file of it cannot be read
     ├── ModelError                   2   the model cannot be used
+    │   └── EndpointError            2   the endpoint behind it gives no scores
     ├── NonFiniteScoreError          1   a forward pass gave NaN or infinity; names the pairs
     ├── OutputConflictError          3   the output holds a different job, or something else
     ├── OutputBusyError              4   another live run holds the output
@@ -58,6 +59,32 @@ class ModelError(RankmillError):
     """The model cannot be loaded or is not a reranker; nothing was written."""
 
     exit_code = 2
+
+
+class EndpointError(ModelError):
+    """The endpoint behind a scorer gave no answer, or refused.
+
+    Args:
+        message: says so, and holds nothing of what was asked or answered.
+        answer: goes on with the beginning of the answer, which may quote what was asked.
+        passing: whether it may give scores a little later.
+    """
+
+    def __init__(self, message: str, answer: str = "", passing: bool = False) -> None:  # noqa: FBT001, FBT002 - of args
+        super().__init__(message, answer, passing)
+
+    @property
+    def message(self) -> str:
+        """Fit for a log."""
+        return str(self.args[0])
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may give scores a little later."""
+        return bool(self.args[2])
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}{self.args[1]}"
 
 
 class NonFiniteScoreError(RankmillError):

@@ -107,6 +107,11 @@ class MemoryFolder:
         """Write unless something is there."""
         return self._request(lambda: self._memory.put_new(key, body, dict(metadata)))
 
+    def try_writing(self, key: str) -> None:
+        """Write and delete."""
+        self.put_new(key, b"", {})
+        self.delete(key)
+
     def get(self, key: str, if_match: str | None) -> bytes:
         """Read."""
 

@@ -209,7 +209,7 @@ def test_rows_that_no_memory_is_meant_to_hold_are_refused(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a lower limit than the 512 MiB of a shard."""
-    monkeypatch.setattr("rankmill.tables.parquet.TABLE_BYTES", 1000)
+    monkeypatch.setattr("rankmill.tables.footers.TABLE_BYTES", 1000)
     source = write_parquet(tmp_path / "in.parquet", [{**GOOD, "text": str(list(range(1000)))}])
     code, message = rerank(capsys, "--input", source, "--output", tmp_path / "out", "--model", model)
     assert code == 2

@@ -48,17 +48,18 @@ def without(source: Path, rows: list[Row], lost: set[str], folder: Path) -> list
     return scores(folder / "undisturbed")
 
 
+@pytest.mark.slow
 def test_rows_that_kill_the_process_are_found_and_rejected(tmp_path: Path, rows: list[Row], spoilt: Spoil) -> None:
     """F15: an exit, a segfault, and two in one shard; every other row is scored."""
-    bad = {"d3-2": "EXIT", "d12-0": "SEGFAULT", "d12-7": "EXIT"}
+    bad = {"d2-3": "EXIT", "d1-0": "SEGFAULT", "d1-2": "EXIT"}  # of short queries: each half of a shard costs a process
     source = spoilt(bad)
-    summary = run_on_ray(source, tmp_path / "out", SCORER, max_rejected="3")
+    summary = run_on_ray(source, tmp_path / "out", SCORER, max_rejected="3", shard_pairs=1)
     assert (summary.totals.pairs_in, summary.totals.rejected) == (len(rows), 3)
     rejected = read_rejected(tmp_path / "out").to_pylist()
     assert {(row["doc_id"], row["reason"]) for row in rejected} == {(doc, "worker_crash") for doc in bad}
     details = {row["doc_id"]: row["detail"] for row in rejected}
-    assert "ended with exit code 3" in details["d3-2"]
-    assert "was killed by SIGSEGV" in details["d12-0"]
+    assert "ended with exit code 3" in details["d2-3"]
+    assert "was killed by SIGSEGV" in details["d1-0"]
     assert scores(tmp_path / "out") == without(source, rows, set(bad), tmp_path)
 
 
@@ -73,7 +74,14 @@ def test_a_row_that_makes_the_model_raise_is_rejected(tmp_path: Path, rows: list
     assert scores(tmp_path / "out") == without(source, rows, {"d0-0"}, tmp_path)
 
 
-@pytest.mark.parametrize("what", ["EXIT-ONCE", "CUDA-ONCE", "RESET-ONCE"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "EXIT-ONCE",
+        pytest.param("CUDA-ONCE", marks=pytest.mark.slow),
+        pytest.param("RESET-ONCE", marks=pytest.mark.slow),
+    ],
+)
 def test_what_passes_costs_no_row(tmp_path: Path, rows: list[Row], spoilt: Spoil, what: str) -> None:
     """F2: a process that dies once, a CUDA error that spoils it, a connection that breaks once."""
     source = spoilt({"d8-3": f"{what}={tmp_path / 'once'}"})
@@ -98,6 +106,18 @@ def test_a_model_that_kills_every_process_fails_the_job_in_words(tmp_path: Path,
     assert "more than 16 rows of which each ends the process that works on it" in str(failure.value)
     assert "exit code 3" in str(failure.value)
     assert str(failure.value).endswith("finished shards are kept.")  # and nothing of Ray's
+
+
+@pytest.mark.slow
+def test_a_row_that_hangs_is_found_and_rejected(tmp_path: Path, rows: list[Row], spoilt: Spoil) -> None:
+    """F15, of the other kind: the forward pass never returns."""
+    source = spoilt({"d1-1": "HANG"})
+    summary = run_on_ray(source, tmp_path / "out", SCORER, max_rejected="1", shard_pairs=1, forward_timeout=10)
+    assert (summary.totals.pairs_in, summary.totals.rejected) == (len(rows), 1)
+    [rejected] = read_rejected(tmp_path / "out").to_pylist()
+    assert (rejected["doc_id"], rejected["reason"]) == ("d1-1", "no_answer")
+    assert "after 10 s without a sign of life" in rejected["detail"]
+    assert scores(tmp_path / "out") == without(source, rows, {"d1-1"}, tmp_path)
 
 
 @pytest.mark.slow

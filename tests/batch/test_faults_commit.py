@@ -8,8 +8,12 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -21,13 +25,14 @@ import pytest
 from rankmill.batch import output
 from rankmill.batch.recorded import read
 from rankmill.batch.verify import verify
-from rankmill.errors import RankmillError, StorageError
+from rankmill.errors import OutputBusyError, RankmillError, StorageError
 from rankmill.settings.storage import StorageSettings
 from rankmill.storage.store import Store
 from tests.batch import counting_scorer
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job
 from tests.batch.reader import polled
+from tests.batch.small_disk import small_disk
 from tests.conftest import S3Bucket
 from tests.fault_proxy import Fault, FaultProxy, running_fault_proxy
 
@@ -46,12 +51,15 @@ STEPS = {
 }
 """What a job writes, in this order."""
 
+QUICK = ("the third part", "the manifest", "the marker")
+"""Steps that differ most in what is left to do: a part to adopt, a marker to write, nothing."""
+
 
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
     """Processes that have everything imported when they start."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.batch.jobs", "tests.batch.counting_scorer", "rankmill.scoring.load"])
+    context.set_forkserver_preload([__name__, "rankmill.scoring.load"])
     return context
 
 
@@ -80,21 +88,38 @@ def rerank(source: Path, target: str | Path, **settings: Any) -> Any:
     return run_job(source, target, SCORER, shard_pairs=8, max_rejected=1, **settings)
 
 
-def drive(environment: Mapping[str, str], source: Path, target: str, endpoint: str) -> None:
-    """What the process does that is to be killed."""
+def drive(environment: Mapping[str, str], source: Path, target: str, endpoint: str, lease_seconds: float = 30) -> None:
+    """What the process does that is to be killed, or stopped."""
     os.environ.update(environment)
-    rerank(source, target, storage={"endpoint": endpoint})
+    try:
+        rerank(source, target, storage={"endpoint": endpoint, "lease_seconds": lease_seconds})
+    except RankmillError as error:
+        sys.exit(error.exit_code)
 
 
-def exit_code_of(process: BaseProcess) -> int | None:
-    """Run a process to its end; the process does not outlive the call."""
+@contextmanager
+def running(process: BaseProcess) -> Iterator[BaseProcess]:
+    """A process that is started, and does not outlive the block."""
     process.start()
     try:
-        process.join(200)
-        return process.exitcode
+        yield process
     finally:
         process.kill()
         process.join()
+
+
+def exit_code_of(process: BaseProcess) -> int | None:
+    """Run a process to its end."""
+    with running(process):
+        process.join(200)
+        return process.exitcode
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 200
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def assert_whole(target: str | Path, undisturbed: list[Row]) -> None:
@@ -102,7 +127,9 @@ def assert_whole(target: str | Path, undisturbed: list[Row]) -> None:
     assert read_rankings(target) == undisturbed
 
 
-@pytest.mark.parametrize("step", ["nothing", *STEPS])
+@pytest.mark.parametrize(
+    "step", [pytest.param(step, marks=[] if step in QUICK else pytest.mark.slow) for step in ("nothing", *STEPS)]
+)
 def test_a_driver_killed_after_any_step_is_continued(
     step: str, source: Path, undisturbed: list[Row], s3: S3Bucket, proxy: FaultProxy, processes: ForkServerContext
 ) -> None:
@@ -133,6 +160,52 @@ def test_every_answer_may_get_lost(source: Path, undisturbed: list[Row], s3: S3B
     assert_whole(s3.uri("out"), undisturbed)
 
 
+def test_a_run_that_was_stopped_comes_back_too_late(
+    source: Path, undisturbed: list[Row], s3: S3Bucket, proxy: FaultProxy, processes: ForkServerContext
+) -> None:
+    """F10, F11, F20: SIGSTOP before a part; another run takes over; then the part arrives, with other last bits."""
+    target, part, others = s3.uri("out"), f"/{s3.bucket}/out/part-000002.parquet", "/out/_rankmill/lease/00000002.json"
+    environment = {**s3.environment, counting_scorer.SHIFT: "0.001"}
+    zombie = processes.Process(target=drive, args=(environment, source, target, proxy.url, 2))
+    stopped = threading.Event()
+
+    def stop() -> None:
+        os.kill(zombie.pid or 0, signal.SIGSTOP)
+        stopped.set()
+
+    proxy.faults += [Fault("reset_before", "PUT", part, then=stop), Fault("slow_down", "PUT", part, times=1_000_000)]
+
+    def has_seen_the_other() -> bool:
+        """Whether heartbeats followed upon the one at which it read who the other is."""
+        asked = [f"{method} {path}" for method, path, _ in proxy.requests]
+        beats = "PUT .*/00000001.beat-"
+        return (
+            any(others in one for one in asked) and sum(bool(re.match(beats, one)) for one in _after(asked, others)) > 1
+        )
+
+    with running(zombie), polled(target, s3.endpoint):
+        assert stopped.wait(200)
+        summary = rerank(source, target, storage={"lease_seconds": 0.4})
+        assert 0 < summary.run_pairs < summary.totals.pairs_in
+        kept = Store(target).read("part-000002.parquet")
+        os.kill(zombie.pid or 0, signal.SIGCONT)
+        wait_until(has_seen_the_other)
+        proxy.faults.clear()
+        zombie.join(200)
+        assert zombie.exitcode == OutputBusyError.exit_code
+    assert ("PUT", part, None) in proxy.requests, "it did not come back"
+    assert Store(target).read("part-000002.parquet") == kept
+    assert verify(read(Store(target)), deep=True).whole
+    found = read_rankings(target)
+    assert [row["doc_id"] for row in found] == [row["doc_id"] for row in undisturbed]
+    assert found != undisturbed, "its parts should differ from those of others"
+
+
+def _after(items: list[str], words: str) -> list[str]:
+    """What comes after the last item that has these words."""
+    return items[max(number for number, item in enumerate(items) if words in item) + 1 :]
+
+
 def test_credentials_that_run_out_for_good_end_the_job(
     source: Path, undisturbed: list[Row], s3: S3Bucket, proxy: FaultProxy
 ) -> None:
@@ -148,6 +221,22 @@ def test_credentials_that_run_out_for_good_end_the_job(
     assert_whole(s3.uri("out"), undisturbed)
 
 
+def test_a_full_disk_ends_the_job_in_words(tmp_path: Path, source: Path, undisturbed: list[Row]) -> None:
+    """F22, F20: with room again, the same command continues."""
+    with small_disk(tmp_path / "disk", pages=11) as (disk, make_room), polled(disk / "out"):
+        with pytest.raises(
+            StorageError, match=rf"Could not write {disk}/out/\S+: .*No space left on device"
+        ) as failure:
+            rerank(source, disk / "out")
+        assert failure.value.exit_code == 7
+        assert not list(disk.glob("out/_rankmill/staging/*"))
+        assert list(disk.glob("out/_rankmill/commits/*"))
+        make_room()
+        summary = rerank(source, disk / "out")
+        assert 0 < summary.run_pairs < summary.totals.pairs_in
+        assert_whole(disk / "out", undisturbed)
+
+
 def write_on_a_full_disk(source: Path, target: Path, message: Path) -> None:
     """Files cannot grow beyond the first kilobytes, as on a disk that is full; Python ignores the signal for it."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, resource.RLIM_INFINITY))
@@ -158,7 +247,8 @@ def write_on_a_full_disk(source: Path, target: Path, message: Path) -> None:
         sys.exit(error.exit_code)
 
 
-def test_a_full_disk_ends_the_job_in_words(
+@pytest.mark.slow
+def test_files_that_cannot_grow_end_the_job_in_words(
     tmp_path: Path, source: Path, undisturbed: list[Row], processes: ForkServerContext
 ) -> None:
     """F22, F20: with room again, the same command continues."""

@@ -1,6 +1,10 @@
 """Rows that kill the process that tokenises them (F15), by what such processes leave behind."""
 
 import contextlib
+import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -73,3 +77,29 @@ def test_the_row_is_rejected_and_no_other(shard: pa.Table, scratch: Scratch, mod
     ]
     rejected = {row["doc_id"]: row["reason"] for row in found.rejected.to_pylist()}
     assert rejected == {"d2": "worker_crash", "d5": "null_text"}
+
+
+_HANGING = """
+import ctypes, pickle, sys
+from rankmill.batch import guarded
+guarded.encode_here = lambda *_: ctypes.PyDLL(None).sleep(600)  # a tokenizer that keeps the interpreter's lock
+encode, *arguments = pickle.load(sys.stdin.buffer)
+encode(*arguments)
+"""
+
+
+def test_a_process_that_hangs_over_a_shard_ends_and_leaves_its_mark(
+    shard: pa.Table, scratch: Scratch, model: Path, tmp_path: Path
+) -> None:
+    work = pickle.dumps((GuardedEncoding(scratch, limit=0.5), 7, shard, ScorerOptions(model=str(model))))
+    environment = os.environ | {
+        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _HANGING], input=work, env=environment, stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert b"Timeout (0:00:00.500000)!" in done.stderr
+    assert b"guarded.py" in done.stderr, "where it hung"
+    assert scratch.deaths("encode-7-0-6") == 1

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,8 +16,9 @@ import pytest
 
 from rankmill.batch import stacks
 from rankmill.batch.child import UNUSABLE
+from rankmill.batch.nodes import on_every_node
 from rankmill.batch.scratch import Scratch
-from rankmill.batch.stage_process import StageDiedError, StageProcess
+from rankmill.batch.stage_process import StageDiedError, StageHungError, StageProcess
 from rankmill.errors import InputError, ModelError
 
 Stage = Callable[[pa.Table], pa.Table]
@@ -29,39 +31,48 @@ class UnpicklableError(Exception):
         super().__init__(f"{first} and {second}")
 
 
-def working(offset: int) -> Stage:
+def obey(order: int) -> None:
+    """What happens to the process, for better or worse."""
+    match order:
+        case -1:
+            os._exit(3)
+        case -2:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case -3:
+            raise InputError("It cannot be used.", ["one", "two"])
+        case -4:
+            raise UnpicklableError("this", "that")
+        case -5:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        case -6:
+            time.sleep(600)
+        case -7:
+            ctypes.PyDLL(None).sleep(600)  # in C, and no thread of Python's runs meanwhile
+
+
+def working(offset: int, pulse: Callable[[], None]) -> Stage:
     """A stage that adds to numbers; negative ones are orders."""
 
     def work(table: pa.Table) -> pa.Table:
         number = table.column("n")[0].as_py()
-        match number:
-            case -1:
-                os._exit(3)
-            case -2:
-                os.kill(os.getpid(), signal.SIGSEGV)
-            case -3:
-                raise InputError("It cannot be used.", ["one", "two"])
-            case -4:
-                raise UnpicklableError("this", "that")
-            case -5:
-                raise RuntimeError("CUDA error: device-side assert triggered")
-            case -6:
-                time.sleep(600)
-            case -7:
-                ctypes.PyDLL(None).sleep(600)  # in C, and no thread of Python's runs meanwhile
+        obey(number)
+        if number == -8:
+            for _ in range(8):
+                time.sleep(0.6)
+                pulse()
         return pa.table({"n": [number + offset], "process": [os.getpid()]})
 
     return work
 
 
-def unloadable(path: str) -> Stage:
+def unloadable(path: str, _pulse: Callable[[], None]) -> Stage:
     """A stage whose constructor ends the process each time; counts in a file."""
     with Path(path).open("a") as file:
         file.write(".")
     os._exit(9)
 
 
-def refusing() -> Stage:
+def refusing(_pulse: Callable[[], None]) -> Stage:
     """A stage that cannot be constructed."""
     raise ModelError("No such model.")
 
@@ -97,6 +108,20 @@ def test_how_it_died_is_told_and_another_takes_over(process: StageProcess, order
         process.run(one(order))
     process.start()
     assert process.run(one(0)).column("process")[0] != first
+
+
+@pytest.mark.parametrize("order", [-6, -7], ids=["in Python", "in C, with the interpreter's lock"])
+def test_one_that_gives_no_sign_of_life_is_killed(process: StageProcess, order: int) -> None:
+    with pytest.raises(StageHungError, match=r"was killed by SIGKILL after 0\.5 s without a sign of life"):
+        process.run(one(order), limit=0.5)
+    assert process.longest_silence == 0.0
+    process.start()
+    assert process.run(one(1), limit=60).column("n")[0].as_py() == 6
+
+
+def test_one_that_is_slow_but_alive_is_left_alone(process: StageProcess) -> None:
+    assert process.run(one(-8), limit=4).column("n")[0].as_py() == -3  # after nearly five seconds
+    assert 0.5 < process.longest_silence < 4
 
 
 def test_errors_come_back_as_they_were(process: StageProcess) -> None:
@@ -138,7 +163,13 @@ process.run(one(int(sys.argv[2])))
 """
 
 
-@pytest.mark.parametrize("order", [-6, -7], ids=["in Python", "in C, with the interpreter's lock"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param(-6, marks=pytest.mark.slow, id="in Python"),
+        pytest.param(-7, id="in C, with the interpreter's lock"),
+    ],
+)
 def test_it_ends_with_its_parent_even_at_work(tmp_path: Path, order: int) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", _PARENT, str(tmp_path), str(order)]
@@ -171,3 +202,23 @@ def test_only_deaths_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (scratch.deaths("a"), scratch.deaths("b")) == (2, 0)
     scratch.remove()
     assert (scratch.deaths("a"), list(tmp_path.iterdir())) == (0, [])
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_the_folder_goes_from_every_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver's folders lie elsewhere here, as on another machine: only the node can have taken its own away."""
+    import ray  # noqa: PLC0415 - of the tests here only this one needs it
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "of-the-driver"))
+    scratch = Scratch(uuid.uuid4().hex)
+
+    def begun() -> str:
+        with suppress(StageDiedError), scratch.attempt("a"):
+            raise StageDiedError("killed")
+        return str(scratch.folder)
+
+    there = Path(ray.get(ray.remote(begun).remote()))
+    assert there != scratch.folder
+    assert there.is_dir()
+    tuple(on_every_node(scratch.remove, 60))
+    assert not there.exists()

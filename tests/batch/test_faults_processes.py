@@ -10,20 +10,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import boto3  # type: ignore[import-untyped]
 import pytest
 
 from rankmill.batch.recorded import read
 from rankmill.batch.verify import verify
 from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_parquet
-from tests.batch.jobs import read_rankings, run_job
-from tests.cluster.processes import command_of, end_all_with, pids_with
+from tests.batch.jobs import read_rankings, run_job, run_on_ray
+from tests.batch.reader import polled
+from tests.cluster.processes import command_of, end_all_with, pids_with, process_at
+from tests.conftest import S3Bucket
+from tests.fault_proxy import Fault, FaultProxy, Kind, running_fault_proxy
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("reader")]
 
 SCORER = "python:tests.batch.crashing_scorers:score"
 MODEL = "rankmill.batch import child"
-ACTOR = "ray::MapWorker(MapBatches(GuardedScore))"
+ACTOR = "ray::MapWorker(MapBatches(ScoreAndWrite))"
 _TAG = "RANKMILL_TEST_TAG"
 
 
@@ -104,6 +108,50 @@ def test_killed_processes_are_replaced(tmp_path: Path, source: Path, undisturbed
         _, log = process.communicate(timeout=240)
     assert process.returncode == 0, log
     assert read_rankings(tmp_path / "out") == undisturbed
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_worker_killed_at_any_step_of_a_shard_is_replaced(tmp_path: Path, rows: list[Row], s3: S3Bucket) -> None:
+    """F2, F20: SIGKILL to whoever reads, or writes, before the store has seen the request or after it acted on it."""
+    rows = [{**row, "text": None} if row["doc_id"] == "d4-2" else row for row in rows]
+    source = write_parquet(tmp_path / "in.parquet", rows)
+    client = boto3.client("s3")
+    client.upload_file(str(source), s3.bucket, "in.parquet")
+    client.close()
+    killed: list[str] = []
+    with running_fault_proxy(FaultProxy(s3.endpoint)) as proxy, polled(s3.uri("out"), s3.endpoint):
+
+        def killing(kind: Kind, method: str, path: str) -> Fault:
+            fault = Fault(kind, method, path)
+
+            def kill() -> None:
+                victim = process_at(fault.port)
+                assert victim != os.getpid()
+                killed.append(" ".join(command_of(victim)))
+                os.kill(victim, signal.SIGKILL)
+
+            fault.then = kill
+            return fault
+
+        def begin() -> None:
+            """What is read from now on is read by workers: the plan is made."""
+            proxy.faults += [
+                killing("reset_before", "GET", "/in.parquet"),
+                killing("reset_after", "PUT", "/out/_rejected/part-"),
+                killing("reset_before", "PUT", "/out/part-000002"),
+                killing("reset_after", "PUT", "/out/part-000004"),
+                killing("reset_after", "PUT", "/out/_rankmill/commits/000006"),
+            ]
+
+        proxy.faults.append(Fault("reset_after", "PUT", "/out/_rankmill/job.json", then=begin))
+        storage = {"endpoint": proxy.url}
+        summary = run_on_ray(s3.uri("in.parquet"), s3.uri("out"), SCORER, workers=1, max_rejected="1", storage=storage)
+    assert len(killed) == 5
+    assert all(words.startswith("ray::") for words in killed)
+    assert (summary.totals.pairs_in, summary.totals.rejected) == (len(rows), 1)
+    assert verify(read(Store(s3.uri("out"))), deep=True).whole
+    run_job(source, tmp_path / "undisturbed", SCORER, max_rejected="1")
+    assert read_rankings(s3.uri("out")) == read_rankings(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -46,6 +46,37 @@ def test_whoever_finishes_something_now_and_then_is_left_alone() -> None:
             finished()
 
 
+def test_whoever_finishes_something_while_the_stacks_are_gathered_is_left_alone() -> None:
+    gathered = threading.Semaphore(0)
+
+    def evidence() -> str:
+        finished()
+        gathered.release()
+        return ""
+
+    with no_progress_after(0.2, evidence, lambda: None) as finished:
+        for _ in range(2):  # and it is watched on
+            assert gathered.acquire(timeout=60)
+
+
+def test_whoever_is_done_while_the_stacks_are_gathered_is_left_alone() -> None:
+    """The signal would end the process: what heeded it is gone."""
+    asked, done = threading.Event(), threading.Event()
+
+    def evidence() -> str:
+        asked.set()
+        done.wait(60)
+        return ""
+
+    with no_progress_after(0.2, evidence, lambda: None):
+        assert asked.wait(60)
+    assert signal.getsignal(signal.SIGUSR2) == signal.SIG_DFL
+    done.set()
+    for thread in threading.enumerate():
+        if thread.name == "watchdog":
+            thread.join(60)
+
+
 def test_zero_is_never() -> None:
     with no_progress_after(0, lambda: "", lambda: None):
         time.sleep(1.5)

@@ -15,7 +15,7 @@ import pytest
 
 from rankmill.errors import InputError
 from rankmill.settings.rerank import Columns
-from rankmill.tables import parquet
+from rankmill.tables import footers, parquet
 from rankmill.tables.locate import list_files
 from rankmill.tables.schema import Layout, layout_of
 from tests.batch.conftest import Row, write_jsonl, write_parquet
@@ -215,7 +215,7 @@ def test_ids_that_explode_are_not_expanded_while_planning(tmp_path: Path) -> Non
     table = table.append_column("doc_id", repeated("d", count)).append_column("text", repeated("dog", count))
     pq.write_table(table, tmp_path / "in.parquet", compression="zstd", dictionary_pagesize_limit=8 * MIB)
     (file,) = list_files(str(tmp_path / "in.parquet"))
-    layout, _ = layout_of(parquet.read_footer(file).schema, Columns(), (), None)
+    layout, _ = layout_of(footers.read_footer(file).schema, Columns(), (), None)
     assert isinstance(layout, Layout)
     with peak_growth() as grown:
         assert parquet.find_runs(file, layout).rows.tolist() == [count]

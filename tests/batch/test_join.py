@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import ValidationError
 
 from rankmill.batch import job as batch
 from rankmill.batch import join
@@ -78,11 +77,11 @@ def test_columns_of_the_run_are_kept_and_documents_follow_the_template(
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_on_ray(tmp_path: Path, model: Path, shared: list[Row]) -> None:
-    run_job(output=tmp_path / "expected", model=model, **beir(tmp_path, shared))
-    run_on_ray(output=tmp_path / "out", model=model, workers=1, **beir(tmp_path, shared))
-    found, expected = read_rankings(tmp_path / "out"), read_rankings(tmp_path / "expected")
-    assert [row["doc_id"] for row in found] == [row["doc_id"] for row in expected]
+def test_on_ray(tmp_path: Path, shared: list[Row]) -> None:
+    scorer = "python:tests.batch.counting_scorer:score"  # workers need not import torch for it
+    run_job(output=tmp_path / "expected", model=scorer, **beir(tmp_path, shared))
+    run_on_ray(output=tmp_path / "out", model=scorer, workers=1, **beir(tmp_path, shared))
+    assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "expected")
 
 
 def test_numbers_meet_their_digits_and_come_back_as_numbers(tmp_path: Path, model: Path) -> None:
@@ -133,7 +132,7 @@ def test_a_document_that_is_too_large_is_rejected_with_its_pairs(
 
 
 def test_too_many_unknown_documents_stop_the_job(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(TooManyRejectedError):
+    with pytest.raises(TooManyRejectedError, match=r"\(\d+ unknown_document, .*\d+ \w+\), of "):
         run_job(output=tmp_path / "out", model=model, **bad_tables(tmp_path))
 
 
@@ -259,13 +258,6 @@ def test_tables_that_cannot_be_used_are_refused_before_anything_is_written(
     assert "no column query_id" in refused(out, model, {**tables, "source": bad["no text"]})
 
 
-def test_one_table_without_the_other_is_refused(tmp_path: Path, model: Path) -> None:
-    with pytest.raises(ValidationError, match="--queries needs --corpus"):
-        settings_for(tmp_path, tmp_path / "out", model, queries="q.jsonl")
-    with pytest.raises(ValidationError, match="--corpus needs --queries"):
-        settings_for(tmp_path, tmp_path / "out", model, corpus="c.jsonl")
-
-
 @pytest.mark.slow
 def test_a_join_holds_a_small_part_of_its_corpus(tmp_path: Path, model: Path) -> None:
     """Measured with 64 MiB a task: 400 MiB, of a corpus of 300 MB; 1,280 MiB with tasks that hold all of it."""
@@ -284,15 +276,14 @@ def test_a_join_holds_a_small_part_of_its_corpus(tmp_path: Path, model: Path) ->
 import json, resource, sys
 from rankmill.batch import job as batch
 from rankmill.batch.executor import InProcess
-from tests.batch.join_inputs import FORMS, Tables, bad_tables, beir, parquet, shared_candidates, tables_of
 from tests.batch.jobs import settings_for
 tables = json.loads(sys.argv[1])
-class JoinOnly(InProcess):
-    def run_shards(self, encode, scorer, write):
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
-        sys.exit()
 def look():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+class JoinOnly(InProcess):
+    def run_shards(self, encode, scorer, write):
+        print(look())
+        sys.exit()
 job = batch.prepare(settings_for(tables.pop("source"), {str(tmp_path / "out")!r}, {str(model)!r}, **tables))
 print(look())
 batch.run(job, JoinOnly())

@@ -8,7 +8,9 @@ from typing import Any
 import boto3  # type: ignore[import-untyped]
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
+from rankmill.batch import job as batch
 from rankmill.batch import join
 from rankmill.batch.recorded import read
 from rankmill.batch.summary import JobSummary
@@ -17,7 +19,7 @@ from rankmill.errors import InputError
 from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_jsonl, write_parquet
 from tests.batch.counting_scorer import asked
-from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray
+from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray, settings_for
 from tests.batch.join_inputs import FORMS, Tables, beir, parquet, shared_candidates, tables_of, write_trec
 from tests.conftest import S3Bucket
 
@@ -69,11 +71,11 @@ def test_everything_can_lie_in_buckets(tmp_path: Path, model: Path, shared: list
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-def test_everything_can_lie_in_buckets_on_ray(tmp_path: Path, model: Path, shared: list[Row], s3: S3Bucket) -> None:
+def test_everything_can_lie_in_buckets_on_ray(tmp_path: Path, shared: list[Row], s3: S3Bucket) -> None:
     (tmp_path / "in").mkdir()
     tables = FORMS["trec.gz in parts"](tmp_path / "in", shared)
-    run_job(output=tmp_path / "out", model=model, **tables)
-    assert_the_same_from_buckets(partial(run_on_ray, model=model, workers=1), tmp_path / "out", tables, s3)
+    run_job(output=tmp_path / "out", model=COUNTING, **tables)
+    assert_the_same_from_buckets(partial(run_on_ray, model=COUNTING, workers=1), tmp_path / "out", tables, s3)
 
 
 def spoil(path: Path) -> None:
@@ -242,3 +244,22 @@ def test_kept_columns_that_do_not_fit_are_refused(tmp_path: Path, model: Path, s
     with pytest.raises(InputError, match=r"1\.parquet: year is string, and int64 in .*0\.parquet"):
         run_job(output=tmp_path / "out", model=model, keep="year", **{**tables, "corpus": str(tmp_path / "corpus")})
     assert not (tmp_path / "out").exists()
+
+
+def test_texts_of_the_runs_own_are_ignored_aloud(
+    tmp_path: Path, model: Path, shared: list[Row], caplog: pytest.LogCaptureFixture
+) -> None:
+    tables = parquet(tmp_path / "in", shared)
+    batch.prepare(settings_for(tables.pop("source"), tmp_path / "out", model, **tables))
+    assert not caplog.messages, "the control: a run without texts"
+    source = write_parquet(tmp_path / "pairs.parquet", shared)
+    batch.prepare(settings_for(source, tmp_path / "out", model, **tables))
+    (said,) = caplog.messages
+    assert "its own texts (query, text, title) are not read, because --queries and --corpus are given" in said
+
+
+def test_one_table_without_the_other_is_refused(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ValidationError, match="--queries needs --corpus"):
+        settings_for(tmp_path, tmp_path / "out", model, queries="q.jsonl")
+    with pytest.raises(ValidationError, match="--corpus needs --queries"):
+        settings_for(tmp_path, tmp_path / "out", model, corpus="c.jsonl")

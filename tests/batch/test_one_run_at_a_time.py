@@ -1,5 +1,6 @@
 """A job holds its output while it runs: what a second run is told, and how a run ends that lost its hold."""
 
+import re
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -10,7 +11,6 @@ from rankmill.batch import job as batch
 from rankmill.batch.executor import InProcess
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.stages import Encode, Write
-from rankmill.cli.main import main
 from rankmill.errors import OutputBusyError, TooManyRejectedError
 from rankmill.scoring.options import ScorerOptions
 from rankmill.storage.lease import Lease, Sighting, acquire, held, look
@@ -29,17 +29,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("local_ray")
-def test_a_second_run_is_refused_and_told_by_whom(
-    tmp_path: Path, model: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
-) -> None:
-    """F9, with exit code 4."""
+def test_a_second_run_is_refused_and_told_by_whom(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    """F9, by the run itself: that the command looks before it, test_refused_early.py says."""
     source = write_parquet(tmp_path / "in.parquet", rows)
-    flags = ["--input", str(source), "--output", str(tmp_path / "out"), "--model", str(model), "--shard-pairs", "20"]
-    with held(Store(str(tmp_path / "out")), 2):
-        assert main(["rerank", *flags, "--workers", "1", "--storage.lease-seconds", "60"]) == 4
-    message = capsys.readouterr().err
-    assert f"{tmp_path / 'out'} is held by a live run, process " in message
+    told = re.escape(f"{tmp_path / 'out'} is held by a live run, process ")
+    with held(Store(str(tmp_path / "out")), 2), pytest.raises(OutputBusyError, match=told):
+        run_job(source, tmp_path / "out", model, storage={"lease_seconds": 60})
     assert not list((tmp_path / "out").glob("part-*"))
 
 

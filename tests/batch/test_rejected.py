@@ -62,7 +62,7 @@ def test_duplicate_pairs_are_kept_and_counted(tmp_path: Path, model: Path) -> No
     rows = [GOOD, {**GOOD, "text": "other"}, {**GOOD, "doc_id": "d2"}]
     summary = run_job(write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out", model)
     assert (summary.totals.duplicates, summary.totals.rows_out) == (1, 3)
-    assert "1 pairs have a (query_id, doc_id) that came before" in summary.text()
+    assert "1 pair with a (query_id, doc_id) that came before" in summary.text()
 
 
 def test_lines_of_jsonl(tmp_path: Path, model: Path) -> None:
@@ -207,7 +207,7 @@ def test_scores_beyond_what_a_float_holds_exactly(tmp_path: Path, model: Path) -
 def test_more_rejected_rows_than_allowed_stop_the_job_and_keep_what_is_done(tmp_path: Path, model: Path) -> None:
     rows = [{**GOOD, "query_id": f"q{n}", "text": None if n in {3, 7} else "dog"} for n in range(10)]
     source = write_parquet(tmp_path / "in.parquet", rows)
-    with pytest.raises(TooManyRejectedError, match=r"2 rows could not be scored.*--max-rejected 1 allows 1"):
+    with pytest.raises(TooManyRejectedError, match=r"2 rows could not be scored \(2 null_text\), .* allows 1\."):
         run_job(source, tmp_path / "out", model, shard_pairs=1, max_rejected=1)
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}

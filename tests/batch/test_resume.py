@@ -14,7 +14,8 @@ from rankmill.batch import planning
 from rankmill.batch.executor import InProcess
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.stages import Encode, Write
-from rankmill.errors import InputError, OutputConflictError, TooManyRejectedError
+from rankmill.cli.main import main
+from rankmill.errors import InputError, OutputConflictError, StorageError, TooManyRejectedError
 from rankmill.scoring.options import ScorerOptions
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, run_job, run_on_ray, settings_for
@@ -32,6 +33,55 @@ def test_a_finished_job_is_left_alone(tmp_path: Path, model: Path, rows: list[Ro
     assert again.already_complete
     assert again.totals == first.totals
     assert stamps(tmp_path / "out") == before
+
+
+def test_a_finished_job_that_lost_a_record_is_not_taken_for_whole(
+    tmp_path: Path, model: Path, rows: list[Row], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No TREC run and no table is made of what is left; what the error says brings the rest back."""
+    source, out = write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out"
+    run_job(source, out, model)
+    record = out / "_rankmill" / "commits" / "000002.json"
+    for spoil in (record.unlink, lambda: record.write_bytes(b"{}")):
+        spoil()
+        with pytest.raises(StorageError) as refused:
+            run_job(source, out, model, trec_run=str(tmp_path / "run.trec"), publish="delta")
+        assert not (tmp_path / "run.trec").exists()
+        assert not (out / "_delta_log").exists()
+        message = str(refused.value)
+        if record.exists():
+            assert f"{record} is no commit record of this release" in message
+            record.unlink()
+        else:
+            assert f"`rankmill verify {out}`" in message
+            assert "shards: 9 by _SUCCESS, 8 by the commit records" in message
+        assert "_SUCCESS and _rankmill/manifest.json" in message
+        (out / "_SUCCESS").unlink()
+        (out / "_rankmill" / "manifest.json").unlink()
+        run_job(source, out, model)
+        assert main(["verify", str(out), "--deep"]) == 0
+        capsys.readouterr()
+
+
+def test_a_job_whose_files_are_gone_or_cut_short_gets_no_success(tmp_path: Path, model: Path, rows: list[Row]) -> None:
+    source, out = write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out"
+    run_job(source, out, model)
+    for name in ("_SUCCESS", "_rankmill/manifest.json", "part-000001.parquet"):
+        (out / name).unlink()
+    (out / "part-000003.parquet").write_bytes(b"cut short")
+    with pytest.raises(StorageError) as refused:
+        run_job(source, out, model)
+    assert "part-000001.parquet, of shard 1: " in str(refused.value)
+    assert "it is gone" in str(refused.value)
+    assert "part-000003.parquet, of shard 3: " in str(refused.value)
+    assert "9 are there" in str(refused.value)
+    assert not (out / "_SUCCESS").exists()
+    assert not (out / "_rankmill" / "manifest.json").exists()
+    (out / "part-000003.parquet").unlink()
+    for name in ("000001.json", "000003.json"):
+        (out / "_rankmill" / "commits" / name).unlink()
+    run_job(source, out, model)
+    assert main(["verify", str(out), "--deep"]) == 0
 
 
 def test_what_is_missing_is_done_and_nothing_else(tmp_path: Path, model: Path, rows: list[Row]) -> None:

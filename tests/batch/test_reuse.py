@@ -73,7 +73,7 @@ def test_what_did_not_change_is_not_scored_again(
     assert summary.totals.reused + summary.totals.repeated + len(asked) == summary.totals.scored == len(today)
     assert summary.totals.tokens == full.totals.tokens
     assert not list((tmp_path / "new" / "_rankmill").glob("reuse/**/*.parquet")), "of no use once the job is done"
-    assert "pairs have the score that an earlier job gave them" in summary.text()
+    assert "pairs with the score that an earlier job gave" in summary.text()
 
 
 def test_one_night_follows_another(tmp_path: Path, rows: list[Row]) -> None:

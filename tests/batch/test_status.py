@@ -60,6 +60,14 @@ def test_a_job_is_watched_from_its_records(killed: Path, tmp_path: Path, model: 
     assert done.begun_at == begun.begun_at
 
 
+def test_a_damaged_record_does_not_hide_what_the_others_say(killed: Path) -> None:
+    record = killed / "_rankmill" / "commits" / "000001.json"
+    record.write_bytes(record.read_bytes()[:100])
+    found = Watcher(Store(str(killed))).look()
+    assert (found.totals.shards, found.damaged) == (2, ("_rankmill/commits/000001.json",))
+    assert "_rankmill/commits/000001.json is no commit record and was not counted" in found.text()
+
+
 def test_who_is_at_work_is_said(killed: Path) -> None:
     store = open_output(str(killed), StorageSettings())
     with held(store, 30):

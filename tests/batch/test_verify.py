@@ -226,6 +226,18 @@ def test_damage_is_named(output: Path, damage: Callable[[Path], None]) -> None:
     assert any(re.match(DAMAGE[damage], line) for line in said), said
 
 
+@pytest.mark.parametrize("damage", [cut_a_record, lose_a_record], ids=lambda damage: damage.__name__)
+def test_one_lost_record_is_one_problem(output: Path, damage: Callable[[Path], None]) -> None:
+    """Though what it said is missing from every sum, and nothing names its part any more."""
+    damage(output)
+    (problem,) = look(output).problems
+    assert re.match(DAMAGE[damage], str(problem))
+    edit_the_marker(output)  # of which only what no record decides is still compared
+    path = output / "_SUCCESS"
+    path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"job": "another"}))
+    assert [problem.file for problem in look(output).problems] == ["_SUCCESS", problem.file]
+
+
 def rewrite(output: Path, shard: int, table: pa.Table) -> None:
     """Change a part and forge its size and hash in its record, as no accident would."""
     part = output / f"part-{shard:06}.parquet"

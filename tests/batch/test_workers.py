@@ -20,6 +20,13 @@ def test_on_this_machine() -> None:
     assert choose_pool(None, 0, None, cores=8, gpus=2, local=True).device == "cpu"
 
 
+def test_no_more_workers_than_shards() -> None:
+    pool = Pool(2, 8, cpus=1, gpus=0, device="cpu", threads=1)
+    assert pool.for_shards(9) == pool
+    assert pool.for_shards(3) == Pool(2, 3, cpus=1, gpus=0, device="cpu", threads=1)
+    assert pool.for_shards(1) == pool.for_shards(0) == Pool(1, 1, cpus=1, gpus=0, device="cpu", threads=1)
+
+
 def test_on_a_fixed_cluster() -> None:
     assert choose_pool(None, None, None, cores=15, gpus=0, local=False) == Pool(1, 15, 1, 0, "cpu", 1)
     assert choose_pool(None, 0.5, None, cores=15, gpus=2, local=False).max_workers == 4

@@ -2,7 +2,14 @@
 
 import io
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -28,10 +35,20 @@ from rankmill.scoring.load import check_model, load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.bench_serve import ServeBenchSettings
 from rankmill.settings.gateway import GatewaySettings
+from tests.cluster.processes import end_all_with, pids_with, psutil, wait_until_none_with
 from tests.serving.live import Live, live, tiny
+from tests.serving.served import MARKER
 from tests.tiny_models import CORPUS, save_tiny_model
 
 TEXTS = [f"{i} {text}" for i in range(20) for text in CORPUS]
+STUBBORN = """
+import http.server, os, signal, subprocess, sys
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"], process_group=0)
+print(os.getpid(), child.pid, flush=True)
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+"""A server that ignores SIGTERM, with a child in a process group of its own."""
 QUERIES = [CORPUS[i % 2] for i in range(len(TEXTS))]
 EXACT = 1e-3
 
@@ -76,6 +93,7 @@ def test_both_sides_of_a_turn_score_the_same(bare: Bare, served: Served) -> None
     found = turns.found()
     assert found.requests == 4
     assert found.logit_difference < EXACT
+    assert all({"prepare", "score"} <= reply.phases.keys() for reply in turns.served_replies)
     assert all(math.isfinite(value) for value in asdict(found).values() if isinstance(value, float))
 
 
@@ -148,8 +166,20 @@ def test_a_server_that_ends_says_why(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="sessions are looked up in /proc")
+def test_a_broken_off_measurement_leaves_no_process_of_a_server_that_does_not_listen(tmp_path: Path) -> None:
+    url = servers.free_url()
+    command = [sys.executable, "-c", STUBBORN, url.rpartition(":")[2]]
+    with suppress(KeyboardInterrupt), servers.running(command, url, tmp_path / "log"):
+        pids = [int(pid) for pid in (tmp_path / "log").read_text().splitlines()[0].split()]
+        assert [psutil.pid_exists(pid) for pid in pids] == [True, True]
+        raise KeyboardInterrupt
+    gone, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=10)
+    assert all(process.status() == psutil.STATUS_ZOMBIE for process in alive), (gone, alive)
+
+
 def test_the_table_shows_what_was_found() -> None:
-    one = Overhead("m", 4, 100.0, 10.0, 12.5, 2.5, 1.0, 1e-6)
+    one = Overhead("m", 4, 100.0, 10.0, 12.5, 2.5, 0.3, 1.7, 0.6, 1.0, 1e-6)
     turns = ThroughputTurns(None, None, [Ask("q", ("d",))], [1.0], [2.0])  # type: ignore[arg-type]
     passing = PassingTurns(None, Ask("q", ("d",)), Ask("q", ("d",) * 9), 1.0, [1.0], [1.5], [1.0], 3)  # type: ignore[arg-type]
     rival = RivalServer("fastapi")
@@ -163,13 +193,37 @@ def test_the_table_shows_what_was_found() -> None:
         console.print(part)
     assert isinstance(console.file, io.StringIO)
     shown = console.file.getvalue()
-    assert all(word in shown for word in ("2.5", "0.50", "1.50", "fastapi: not here"))
+    assert all(word in shown for word in ("2.5", "0.3", "1.7", "0.6", "0.50", "1.50", "fastapi: not here"))
 
 
 def test_the_flag_chooses_the_settings_wherever_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
     for flags in (["--serve", "--against", "triton"], ["--against", "triton", "--serve"]):
         assert main(["bench", *flags]) == 2
         assert "known are fastapi, infinity" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_interrupted_measurement_ends_its_server(tmp_path: Path) -> None:
+    model = save_tiny_model(tmp_path / "tiny", "bert")
+    marker = uuid.uuid4().hex
+    flags = ["--model", str(model), "--pairs", "50", "--light-requests", "1000", "--threads", "1"]
+    with (tmp_path / "said").open("w+") as said:
+        bench = subprocess.Popen(
+            [sys.executable, "-m", "rankmill", "bench", "--serve", *flags],
+            env=os.environ | {MARKER: marker, "PYTHONUNBUFFERED": "1"},
+            stderr=said,
+        )
+        try:
+            while "warming up" not in (tmp_path / "said").read_text():
+                assert bench.poll() is None, (tmp_path / "said").read_text()
+                time.sleep(0.1)
+            assert len(pids_with(MARKER, marker)) > 5
+            bench.send_signal(signal.SIGINT)
+            assert bench.wait(60) == 130
+            assert wait_until_none_with(MARKER, marker) == []
+        finally:
+            bench.kill()
+            end_all_with(MARKER, marker)
 
 
 @pytest.mark.slow

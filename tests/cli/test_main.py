@@ -29,6 +29,30 @@ def test_a_misspelled_command_is_named(capsys: pytest.CaptureFixture[str]) -> No
     assert "rernak is not a command. Did you mean rerank?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("TOPK", "TOP_K"), ("COLUMNS_QUERY_ID", "COLUMNS__QUERY_ID"), ("SHARD_PAIR", "SHARD_PAIRS"), ("STEP", "STEPS")],
+)
+def test_a_misspelled_variable_is_named(
+    wrong: str, right: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever command it is of."""
+    monkeypatch.setenv(f"RANKMILL_{wrong}", "3")
+    assert main(["verify", "nowhere"]) == 2
+    said = f"rankmill verify: RANKMILL_{wrong} is not a setting of any command. Did you mean RANKMILL_{right}?\n"
+    assert capsys.readouterr().err == said
+
+
+def test_variables_of_other_commands_and_of_others_are_let_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kubernetes makes variables of services; the last ones we read ourselves, or the README has them."""
+    for name in ("STEPS", "SERVICE_HOST", "SERVICE_PORT_HTTP", "API_KEYS", "API_KEY", "SCORER_TOKEN", "CACHE"):
+        monkeypatch.setenv(f"RANKMILL_{name}", "3")
+    assert main(["verify", "nowhere"]) == 2
+    assert capsys.readouterr().err == f"rankmill verify: There is no folder {Path.cwd() / 'nowhere'}.\n"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_its_flags(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

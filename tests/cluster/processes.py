@@ -55,11 +55,24 @@ def wait_until_none_with(variable: str, value: str, *, seconds: float = 15.0) ->
     return pids
 
 
+def listening(pid: int) -> set[tuple[str, int]]:
+    """Addresses and ports on which a process accepts TCP connections."""
+    connections = psutil.Process(pid).net_connections(kind="tcp")
+    return {(found.laddr.ip, found.laddr.port) for found in connections if found.status == psutil.CONN_LISTEN}
+
+
+def process_at(port: int) -> int:
+    """The process of this user that has a TCP connection from this local port.
+
+    Raises:
+        LookupError: nobody has.
+    """
+    for connection in psutil.net_connections(kind="tcp"):
+        if connection.laddr.port == port and connection.pid:
+            return int(connection.pid)
+    raise LookupError(f"no process has a connection from port {port}")
+
+
 def listening_addresses(pids: list[int]) -> set[str]:
     """The local addresses on which these processes accept TCP connections."""
-    return {
-        connection.laddr.ip
-        for pid in pids
-        for connection in psutil.Process(pid).net_connections(kind="tcp")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    return {address for pid in pids for address, _ in listening(pid)}

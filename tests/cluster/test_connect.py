@@ -51,6 +51,7 @@ def copy_of_library(tmp_path: Path) -> Callable[[str, str], Path]:
     return make
 
 
+@pytest.mark.slow
 def test_a_local_cluster_is_quiet_private_and_gone_afterwards(tmp_path: Path) -> None:
     marker = uuid.uuid4().hex
     finished = run_python(

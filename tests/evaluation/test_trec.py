@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankmill.errors import InputError
+from rankmill.evaluation.read import read_qrels
+from rankmill.tables.lines import LINE_BYTES
 from rankmill.tables.trec import RUN, read_run, write_run
+from tests.memory import MIB, peak_growth
 
 
 def rankings(rows: list[tuple[object, object, int, float]]) -> pa.Table:
@@ -48,6 +53,31 @@ def test_names_every_bad_line(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(InputError, match="is empty"):
         read_run(str(path))
+
+
+@pytest.mark.parametrize("read", [read_run, read_qrels])
+def test_a_line_that_is_too_long_is_refused_in_bounded_memory(read: Callable[[str], object], tmp_path: Path) -> None:
+    """300 MiB of one letter, in a megabyte and a half."""
+    path = tmp_path / "run.trec.gz"
+    pack = zlib.compressobj(1, wbits=31)
+    with path.open("wb") as out:
+        out.write(pack.compress(b"q Q0 a 1\n\n"))
+        out.writelines(pack.compress(b"x" * MIB) for _ in range(300))
+        out.write(pack.compress(b"\nq Q0 b 1 1 t\n") + pack.flush())
+    with peak_growth() as grown, pytest.raises(InputError) as refused:
+        read(str(path))
+    assert str(refused.value) == f"{path}, line 3: the line has 314,572,801 bytes, and 67,108,864 are allowed."
+    assert grown() < 280 * MIB
+
+
+def test_a_line_of_the_greatest_length_is_read(tmp_path: Path) -> None:
+    start, end = "q Q0 ", " 1 0.5 tag\n"
+    word = "\u00e9" * ((LINE_BYTES - len(start) - len(end)) // 2)
+    (tmp_path / "run.trec").write_text(start + word + end)
+    assert read_run(str(tmp_path / "run.trec"))["doc_id"].to_pylist() == [word]
+    (tmp_path / "run.trec").write_text(start + word + "ab" + end)
+    with pytest.raises(InputError, match=r"line 1: the line has 67,108,86\d bytes"):
+        read_run(str(tmp_path / "run.trec"))
 
 
 def test_writes_ranks_in_order_and_each_pair_once() -> None:

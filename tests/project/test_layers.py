@@ -9,7 +9,7 @@ import pytest
 LIBRARY = Path(__file__).parents[2] / "lib"
 
 LAYERS = (
-    ("types", "errors"),
+    ("types", "errors", "wording"),
     ("settings",),  # what a person may set; the tables take their column names from it
     ("storage",),  # inputs are read through it too
     ("tables",),

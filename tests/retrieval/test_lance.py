@@ -192,6 +192,7 @@ def test_ids_that_are_there_twice_are_refused(tmp_path: Path) -> None:
 def test_an_empty_place_and_somebody_elses_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no index"):
         search(tmp_path / "nothing", "cat", "sparse")
+    assert not (tmp_path / "nothing").exists()
 
     async def other() -> None:
         import lancedb  # noqa: PLC0415

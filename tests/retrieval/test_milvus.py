@@ -3,13 +3,16 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from rankmill.errors import InputError, UsageError
+from rankmill.errors import InputError, StorageError, UsageError
 from rankmill.retrieval.corpus import open_corpus
 from rankmill.retrieval.lance import open_lance
 from rankmill.retrieval.lance_build import Built, build
@@ -88,6 +91,35 @@ def test_both_have_the_same_columns_and_modes(both: tuple[MilvusRetriever, Retri
     for retriever in both:
         with pytest.raises(UsageError, match="filter"):
             asyncio.run(retriever.search("x", 1, "sparse", "sparse = 1"))
+
+
+def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no whole index"):
+        open_milvus(str(tmp_path / "typo.db"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_search_that_fails_leaves_the_other_one_no_thread(both: tuple[MilvusRetriever, Retriever]) -> None:
+    ended = threading.Event()
+
+    def broken(texts: Sequence[str]) -> Any:
+        raise StorageError(f"no vectors for {len(texts)} texts")
+
+    class Slow(MilvusRetriever):
+        def _sparse(self, query: str, k: int, where: str) -> Any:
+            time.sleep(0.3)
+            found = super()._sparse(query, k, where)
+            ended.set()
+            return found
+
+    retriever = Slow(both[0]._client, both[0]._uri, both[0]._collection, broken)
+
+    async def go() -> bool:
+        with pytest.raises(StorageError, match="no vectors for 1 texts"):
+            await retriever.search("cat", 3, "hybrid")
+        return ended.is_set()
+
+    assert asyncio.run(go())
 
 
 def test_a_stopped_build_is_not_served_and_goes_on(tmp_path: Path) -> None:

@@ -18,6 +18,13 @@ from tests.tiny_models import FAMILIES, save_tiny_model
 openvino = pytest.importorskip("openvino")
 from rankmill.scoring.engines import openvino as engine  # noqa: E402 - needs the extra
 
+ALIKE = {"electra": "bert", "roberta": "xlm-roberta"}
+"""Families whose network is nearly that of another; to convert one takes seconds."""
+
+families = pytest.mark.parametrize(
+    "family", [pytest.param(family, marks=[pytest.mark.slow] if family in ALIKE else []) for family in FAMILIES]
+)
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -43,7 +50,7 @@ def load(folder: Path, **options: object) -> PairScorer:
     return scorer
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_equal_to_a_bare_loop(tiny: Mapping[str, Path], family: str) -> None:
     queries, texts = all_pairs()
     scorer = load(tiny[family], batch_tokens=300)
@@ -59,7 +66,7 @@ def test_equal_to_a_bare_loop(tiny: Mapping[str, Path], family: str) -> None:
 @pytest.mark.skipif(
     "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"), reason="this CPU has no bfloat16"
 )
-@pytest.mark.parametrize("family", FAMILIES)
+@families
 def test_bfloat16_body_keeps_a_float32_head(tiny: Mapping[str, Path], family: str) -> None:
     queries = [f"query {i}" for i in range(40)]
     texts = [f"Water boils at {i} degrees" for i in range(40)]

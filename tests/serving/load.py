@@ -5,7 +5,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,6 +55,15 @@ class Load:
             pause.wait(0.1)
         raise AssertionError(f"{len(self.replies)} answers of {wanted}, and no more: {self.statuses()}")
 
+    def wait_for_status(self, status: int) -> None:
+        """Return once the last request that was answered has this one."""
+        pause = threading.Event()
+        for _ in range(18000):
+            if self.replies and self.replies[-1].status == status:
+                return
+            pause.wait(0.01)
+        raise AssertionError(f"no more {status} among {self.statuses()}")
+
 
 @contextmanager
 def clients(url: str, body: Body, *, count: int, path: str = "/v1/rerank") -> Iterator[Load]:
@@ -77,14 +86,22 @@ def clients(url: str, body: Body, *, count: int, path: str = "/v1/rerank") -> It
         assert not thread.is_alive()
 
 
-def arrivals(url: str, body: Body, *, per_second: float, count: int, path: str = "/v1/rerank") -> Load:
+def arrivals(
+    url: str,
+    body: Body,
+    *,
+    per_second: float,
+    count: int,
+    path: str = "/v1/rerank",
+    headers: Mapping[str, str] | None = None,
+) -> Load:
     """Requests that come at a rate of their own, however long the answers take; returns when all are answered."""
     load = Load()
 
     async def client(session: aiohttp.ClientSession) -> None:
         async def one(number: int) -> None:
             await asyncio.sleep(number / per_second)
-            load.replies.append(await _ask(session, url + path, number, body(number)))
+            load.replies.append(await _ask(session, url + path, number, body(number), headers))
 
         await asyncio.gather(*map(one, range(count)))
 
@@ -100,13 +117,19 @@ async def _together(clients: list[Callable[[aiohttp.ClientSession], Awaitable[No
         await asyncio.gather(*(client(session) for client in clients))
 
 
-async def _ask(session: aiohttp.ClientSession, url: str, number: int, body: dict[str, Any]) -> Reply:
+async def _ask(
+    session: aiohttp.ClientSession,
+    url: str,
+    number: int,
+    body: dict[str, Any],
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
     started = time.monotonic()
     try:
-        async with session.post(url, json=body) as answer:
+        async with session.post(url, json=body, headers=headers) as answer:
             is_json = answer.content_type == "application/json"
             content = await (answer.json() if is_json else answer.text())
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Reply(number, answer.status, time.monotonic() - started, headers, content)
+            found = {name.lower(): value for name, value in answer.headers.items()}
+            return Reply(number, answer.status, time.monotonic() - started, found, content)
     except aiohttp.ClientError as error:
         return Reply(number, BROKEN, time.monotonic() - started, {}, repr(error))

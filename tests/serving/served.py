@@ -14,7 +14,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.processes import end_all_with, pids_with
+from tests.cluster.processes import end_all_with, listening, pids_with
+from tests.serving.scrape import series
 from tests.tiny_models import CORPUS
 
 LIBRARY = Path(__file__).parents[2] / "lib"
@@ -58,10 +59,11 @@ class Server:
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=120)
 
-    def post(self, body: bytes) -> tuple[int, bytes]:
+    def post(self, body: bytes, request_id: str = "any") -> tuple[int, bytes]:
         """Status and body of the answer to any bytes."""
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)) as connection:
-            connection.request("POST", "/v1/rerank", body, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+            connection.request("POST", "/v1/rerank", body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
 
@@ -81,6 +83,30 @@ class Server:
     def replicas(self, deployment: str) -> list[int]:
         """Ids of the processes of a deployment's replicas; `deployment` is how its name begins."""
         return [pid for pid in self.pids() if f"ServeReplica:rankmill:{deployment}" in command(pid)]
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body of a page."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)) as connection:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def scrape(self, gateway: int) -> dict[str, float]:
+        """The series of one gateway's process, which is asked past HAProxy."""
+        for _, port in sorted(listening(gateway)):
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+                try:
+                    connection.request("GET", "/metrics")
+                    answer = connection.getresponse()
+                except (http.client.HTTPException, OSError):  # Ray's own ports speak no HTTP
+                    continue
+                if answer.status == 200:
+                    return series(answer.read().decode())
+        raise AssertionError(f"no port of {gateway} has metrics")
+
+    def haproxies(self) -> list[int]:
+        """Ids of HAProxy's processes."""
+        return [pid for pid in self.pids() if command(pid).partition("\0")[0].endswith("/haproxy")]
 
     def wait_for_replicas(self, deployment: str, gone: Collection[int] = (), count: int = 1) -> list[int]:
         """Replicas that are not `gone`, once there are so many."""

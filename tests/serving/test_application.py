@@ -87,6 +87,30 @@ def test_the_backend_over_handles(running: Running) -> None:
     asyncio.run(test())
 
 
+def test_a_model_without_a_replica_is_unavailable_and_not_late(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.handle import DeploymentHandle  # noqa: PLC0415
+
+    from rankmill.serving.serve_backend import ServeBackend  # noqa: PLC0415
+
+    monkeypatch.setattr("rankmill.serving.presence._EVERY", 0.1)  # of 1
+    monkeypatch.setattr("rankmill.serving.presence._PATIENCE", 0.1)  # of 2
+    pairs = running.scorer.encode([CORPUS[0]], ["a document"])
+
+    async def test() -> None:
+        nobody: Any = DeploymentHandle("of-nobody", running.name)
+        backend = ServeBackend({"tiny": running.model}, {"tiny": nobody})
+        assert not await backend.ready("tiny")
+        for _ in range(2):  # the second one when it is known already
+            with pytest.raises(RequestError) as raised:
+                await backend.score(running.model, pairs, 1.0)
+            assert raised.value.kind is Kind.UNAVAILABLE
+            assert (raised.value.retry_after or 0) >= 1
+
+    asyncio.run(test())
+
+
 def test_names_must_differ() -> None:
     with pytest.raises(ValueError, match="given to two models"):
         EndpointSettings(models=(ModelSettings(model="builtin"), ModelSettings(model="a/b", aliases=("builtin",))))

@@ -12,7 +12,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from rankmill.cli.main import main
-from tests.cluster.processes import listening_addresses, pids_with, psutil, wait_until_none_with
+from tests.cluster.processes import listening, listening_addresses, pids_with, psutil, wait_until_none_with
 from tests.serving.served import MARKER, command, free_port, serving
 from tests.tiny_models import save_tiny_model
 
@@ -27,11 +27,6 @@ def answer_without_token(address: tuple[str, int]) -> grpc.StatusCode:
             call(b"", timeout=30)
     code: grpc.StatusCode = raised.value.code()
     return code
-
-
-def listening(pid: int) -> set[tuple[str, int]]:
-    connections = psutil.Process(pid).net_connections(kind="tcp")
-    return {(item.laddr.ip, item.laddr.port) for item in connections if item.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ def test_unmodified_clients_get_the_scores_of_the_library(
     assert len(found) == cases
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_would_be_noticed(server: Bench) -> None:
     (case,) = server.run([environment("core"), "-c", "from task import case\ncase('c', 'cohere')(lambda: [(0, 1.0)])"])
 

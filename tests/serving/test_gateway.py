@@ -144,6 +144,8 @@ def test_top_n_and_min_score_leave_out_the_rest(server: Live) -> None:
     assert rerank(server, min_score=least)["results"] == [
         result for result in everything if result["relevance_score"] >= least
     ]
+    assert rerank(server, min_score=1.6e220)["results"] == []
+    assert rerank(server, min_score=-1.6e220)["results"] == everything
 
 
 def test_a_request_may_lower_what_is_read_of_a_document(server: Live, models: Path) -> None:
@@ -493,6 +495,11 @@ def test_ready_means_that_a_pair_was_scored(models: Path) -> None:
         assert server.backend.pairs == [2]
         assert server.ask("GET", "/readyz").status == 200
         assert server.backend.pairs == [2]
+
+
+def test_limits_for_clients_do_not_make_it_unready(models: Path) -> None:
+    with live(GatewaySettings(max_documents=1, max_request_tokens=5, max_query_characters=3), tiny(models)) as server:
+        assert server.ask("GET", "/readyz").status == 200
 
 
 def test_probes_at_the_start_share_one_forward_pass(models: Path) -> None:

@@ -97,6 +97,15 @@ def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     assert keys.accept(bearer("new-key"))
 
 
+def test_a_mark_of_its_encoding_and_blanks_before_a_comment_are_no_part_of_a_key(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xef\xbb\xbffirst-key\n  # old-key\n\t second-key\n")
+    keys = Keys(str(file), {})
+    assert keys.accept(bearer("first-key"))
+    assert keys.accept(bearer("second-key"))
+    assert not keys.accept(bearer("# old-key"))
+
+
 def test_a_file_that_was_emptied_lets_nobody_in(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text("old-key\n")

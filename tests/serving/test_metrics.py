@@ -1,6 +1,5 @@
 """What Prometheus reads at /metrics, after real requests: everything that operators are promised."""
 
-import re
 import threading
 from collections.abc import Iterator
 
@@ -10,10 +9,10 @@ from rankmill.scoring.load import load_scorer
 from rankmill.scoring.waste import padding_tokens
 from rankmill.settings.gateway import GatewaySettings
 from tests.serving.live import Live, eventually, live, tiny
+from tests.serving.scrape import series
 from tests.tiny_models import CORPUS
 
 BODY = {"query": CORPUS[0], "documents": ["short", " ".join(CORPUS * 3), CORPUS[1], CORPUS[2], "short"]}
-SERIES = re.compile(r"(rankmill_[a-z_]+)(?:{(.*)})? ([0-9.e+-]+)")
 
 
 @pytest.fixture(scope="module")
@@ -27,9 +26,7 @@ def scraped(server: Live) -> dict[str, float]:
     """Every series with its value, the labels as they are printed."""
     answer = server.ask("GET", "/metrics")
     assert answer.status == 200
-    lines = answer.body.decode().splitlines()
-    found = [match for line in lines if (match := SERIES.fullmatch(line))]
-    return {f"{match[1]}{{{match[2] or ''}}}": float(match[3]) for match in found}
+    return series(answer.body.decode())
 
 
 def after(server: Live, body: object, line: str) -> dict[str, float]:

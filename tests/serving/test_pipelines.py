@@ -93,6 +93,28 @@ def test_without_a_reranking_scores_are_the_searchs(index: str, scorer: Scorer) 
         assert result.rerank_position is None
 
 
+def test_every_null_is_as_if_it_were_not_there(index: str, scorer: Scorer) -> None:
+    filtered = {"field": "year", "value": 2002}
+    nulls = [
+        {"stage_id": "search", "parameters": {"query": None, "top_k": None, "mode": None, "filter": None}},
+        {"stage_id": "attribute_filter", "parameters": {**filtered, "operator": None}},
+        {
+            "stage_id": "rerank",
+            "parameters": {"inference_name": "{{INPUT.none}}", "query": None, "document_field": None},
+        },
+        {"stage_id": "limit", "parameters": None},
+    ]
+    without = [
+        {"stage_id": "search"},
+        {"stage_id": "attribute_filter", "parameters": filtered},
+        {"stage_id": "rerank"},
+        {"stage_id": "limit"},
+    ]
+    answer = run(index, scorer, *nulls, none=None)
+    assert len(answer.results) > 0
+    assert answer.results == run(index, scorer, *without).results
+
+
 @pytest.mark.parametrize("name", ["inference_name", "feature_uri"])
 def test_a_model_is_named_either_way(index: str, scorer: Scorer, name: str) -> None:
     run(index, scorer, SEARCH, {"stage_id": "rerank", "parameters": {name: "builtin"}})
@@ -147,6 +169,8 @@ def test_attribute_filters(index: str, scorer: Scorer, operator: str, value: Any
         [SEARCH, {"stage_id": "rerank", "parameters": {"query": "{{INPUT.list}}"}}],
         [SEARCH, {"stage_id": "rerank", "parameters": {"document_field": "secret"}}],
         [SEARCH, {"stage_id": "attribute_filter", "parameters": {"field": "year", "operator": "in", "value": 1}}],
+        [SEARCH, {"stage_id": "attribute_filter", "parameters": {"field": "secret", "value": 1}}],
+        [SEARCH, {"stage_id": "rerank", "parameters": {"inference_name": "builtin", "feature_uri": "builtin"}}],
         [{"stage_id": "search", "parameters": {"filter": "secret = 1"}}],
         [{"stage_id": "search", "parameters": {"top_k": 10**6}}],
         [SEARCH, *[{"stage_id": "limit"}] * 16],
@@ -169,6 +193,54 @@ def test_templates() -> None:
     ]
     assert templates.fill("{{INPUT.o}}") == {"k": "{{INPUT.a}}"}  # an input is no template
     assert templates.fill("{{OTHER.a}} {INPUT.a}") == "{{OTHER.a}} {INPUT.a}"
+
+
+@pytest.mark.parametrize(
+    ("filter_", "given", "kept"),
+    [
+        ("year = 2002", None, {"dog"}),
+        ("title = '{{INPUT.x}}'", "Dogs", {"dog"}),
+        ("title = {{INPUT.x}}", "Dogs", {"dog"}),
+        ("title = '{{INPUT.x}}'", "o'hara", set()),
+        ("title = '{{INPUT.x}}'", "x' OR title != 'zz", set()),
+        ("title = {{INPUT.x}}", "x' OR title != 'zz", set()),
+        ("title != 'it''s' and title = '{{INPUT.x}}'", "x' OR title != 'zz", set()),
+        ("title != 'it''s' and title = {{INPUT.x}}", "Dogs", {"dog"}),
+        ("title LIKE '{{INPUT.x}}%'", "Do", {"dog"}),
+        ("year >= {{INPUT.x}}", 2005, {"sea"}),
+        ("doc_id in ('{{INPUT.x}}', {{INPUT.x}}, 'sea')", "cat", {"cat", "sea"}),
+        ("{{INPUT.x}}", None, {"cat", "dog", "pet", "car", "sea"}),
+    ],
+)
+def test_an_input_in_a_filter_is_a_literal(
+    index: str, scorer: Scorer, filter_: str, given: Any, kept: set[str]
+) -> None:
+    search = {"stage_id": "search", "parameters": {"filter": filter_, "mode": "dense"}}
+    assert {result.document_id for result in run(index, scorer, search, x=given).results} == kept
+
+
+@pytest.mark.parametrize(
+    ("filter_", "given"),
+    [
+        ("{{INPUT.x}}", "year = 2002"),
+        ("year = {{INPUT.x}}", "2002 OR year > 0"),
+        ("{{INPUT.x}} = 2002", "year"),
+        ("title = '{{INPUT.x}}'", ["Dogs"]),
+        ("title = '{{INPUT.x}}'", None),
+        ("year = {{INPUT.x}}", True),
+    ],
+)
+def test_an_input_is_no_other_part_of_a_filter(index: str, scorer: Scorer, filter_: str, given: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        run(index, scorer, {"stage_id": "search", "parameters": {"filter": filter_}}, x=given)
+    assert caught.value.kind is Kind.INVALID
+
+
+def test_booleans_of_a_filter_are_words() -> None:
+    assert (
+        Templates({"x": True, "y": -1.5}).fill_filter("a = {{INPUT.x}} or b < {{INPUT.y}}")
+        == "a =  TRUE  or b <  -1.5 "
+    )
 
 
 def test_a_small_body_does_not_grow_by_its_templates() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import schemathesis
@@ -24,7 +25,7 @@ from rankmill.serving.two_stages import TWO_STAGES
 from rankmill.settings.gateway import GatewaySettings
 from tests.serving.live import Live, live, tiny
 
-DESCRIPTION = json.loads(json.dumps(describe(ROUTES)))
+DESCRIPTION = json.loads(json.dumps(describe(ROUTES, searching=True)))  # searches are refused as described
 _FOUND = schemathesis.openapi.from_dict(DESCRIPTION).get_all_operations()
 OPERATIONS = [found.ok() for found in _FOUND if isinstance(found, Ok)]
 CHECKS = [
@@ -45,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def test_it_is_the_description_that_is_served(server: Live) -> None:
-    assert server.ask("GET", "/openapi.json").json == DESCRIPTION
+    assert server.ask("GET", "/openapi.json").json == json.loads(json.dumps(describe(ROUTES, searching=False)))
     assert len(OPERATIONS) == sum(map(len, DESCRIPTION["paths"].values()))
 
 
@@ -61,6 +62,17 @@ def test_what_schemathesis_makes_of_the_description_is_answered_as_described(ser
         )
 
     check()
+
+
+@pytest.mark.parametrize("path", [route.path for route in ROUTES if "{model:path}" in route.path])
+def test_a_models_name_in_a_path_may_be_any_text(server: Live, path: str) -> None:
+    """Schemathesis finds this one time in some hundred: a pattern's dot is not a line break."""
+    name = quote("e/a\nb\rc\x85d\x0be\x0cf\u2028g\u2029h\r\ni", safe="")
+    answer = server.ask("POST", path.replace("{model:path}", name), b"{}")
+    responses = DESCRIPTION["paths"][path.replace(":path}", "}")]["post"]["responses"]
+    schema = responses[str(answer.status)]["content"]["application/json"]["schema"]
+    Draft202012Validator({**schema, "components": DESCRIPTION["components"]}).validate(answer.json)
+    assert answer.status < 500
 
 
 def json_text(value: Any, depth: int, number: str) -> bytes:

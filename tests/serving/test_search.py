@@ -117,6 +117,8 @@ def test_a_long_document_is_cut_and_says_so(index: str, scorer: Scorer) -> None:
         ({"query": "q", "retrieve_k": 201}, "retrieve_k"),
         ({"query": "q", "retrieve_k": 1.5}, "retrieve_k"),
         ({"query": "q", "retrieve_k": 5, "rerank_k": 6}, "rerank_k"),
+        ({"query": "q", "rerank_k": 5, "top_k": 6}, "top_k"),
+        ({"query": "q", "retrieve_k": 5, "top_k": 6}, "top_k"),
         ({"query": "q", "top_k": 10**9}, "top_k"),
         ({"query": "q", "mode": "secret"}, "mode"),
         ({"query": "q", "filter": 1}, "filter"),
@@ -141,6 +143,7 @@ def test_defaults() -> None:
     assert parse_search({"query": "q"}, MODES[:1], SETTINGS).mode == "sparse"
     assert parse_search({"query": "q", "rerank_k": 150}, MODES, SETTINGS).retrieve_k == 150
     assert parse_search({"query": "q"}, MODES, GatewaySettings(max_documents=5)).top_k == 5
+    assert parse_search({"query": "q", "rerank_k": 5}, MODES, SETTINGS).top_k == 5
     with pytest.raises(RequestError, match=r"searched by sparse\."):
         parse_search({"query": "q", "mode": "dense"}, MODES[:1], SETTINGS)
 

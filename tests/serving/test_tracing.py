@@ -8,6 +8,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from rankmill.serving.tracing import record
 from rankmill.settings.gateway import GatewaySettings
 from tests.serving.live import Live, eventually, live, tiny
 
@@ -49,4 +50,17 @@ def test_a_request_is_a_span_of_the_clients_trace_with_its_phases(server: Live) 
     assert all(part.parent is not None and part.parent.span_id == span.context.span_id for part in inside)
     times = [time for part in inside for time in (part.start_time, part.end_time)]
     assert times == sorted(times, key=lambda time: time or 0)
+    provider.shutdown()
+
+
+def test_it_is_a_part_of_the_span_that_ray_serve_has_begun() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    with tracer.start_as_current_span("Ray Serve's") as around:
+        record(tracer, [(b"traceparent", CLIENT.encode())], seconds=1.0, phases={}, status=200, attributes={})
+    inside, _ = exporter.get_finished_spans()
+    assert inside.parent is not None
+    assert inside.parent.span_id == around.get_span_context().span_id
     provider.shutdown()

@@ -92,6 +92,12 @@ def test_only_our_own_variables_count(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rerank().as_json, rerank().keep, rerank().top_k) == (False, (), None)
 
 
+def test_what_kubernetes_says_of_a_service_of_this_name_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKMILL_PORT", "tcp://10.0.0.1:8000")
+    monkeypatch.setenv("RANKMILL_SERVICE_HOST", "10.0.0.1")
+    assert load_settings(ServeSettings, [], "rankmill serve").port == ServeSettings().port
+
+
 def test_lists_of_paths_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANKMILL_INPUT", "a.parquet,b.parquet")
     found = load_settings(TrainSettings, ["--output", "out", "--body", "body"], "rankmill train")

@@ -18,8 +18,8 @@ from rankmill.settings.load import load_settings
 from rankmill.settings.rerank import RerankSettings
 from rankmill.settings.storage import StorageSettings
 from rankmill.storage.store import Store
+from rankmill.tables.footers import read_footer
 from rankmill.tables.locate import InputFile, find_files, open_file
-from rankmill.tables.parquet import read_footer
 from tests.conftest import S3Bucket
 from tests.fault_proxy import FaultProxy, running_fault_proxy
 

@@ -92,6 +92,15 @@ def test_unknown_schemes_are_refused() -> None:
         Store("s3:///folder").create("key", b"")
 
 
+def test_a_local_folder_that_cannot_be_listed_is_not_taken_for_empty(tmp_path: Path) -> None:
+    """Else a run would see no commit record and do all the work again. A file cannot be listed, not by root either."""
+    store = Store(str(tmp_path))
+    store.create("commits", b"no folder")
+    with pytest.raises(StorageError, match=r"Could not list .*/commits: .*Not a directory"):
+        store.keys("commits")
+    assert store.keys("absent") == []
+
+
 def test_no_permission_on_a_local_folder_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(StorageError, match="file/out"):
@@ -118,6 +127,8 @@ def test_region_and_endpoint_come_from_the_profile(
 
 def test_the_environment_wins_over_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config").write_text("[default]\nregion = eu-west-3\n")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testsecret")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     for region, endpoint in (

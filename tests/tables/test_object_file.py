@@ -15,8 +15,9 @@ from rankmill.errors import InputError
 from rankmill.settings.rerank import RerankSettings
 from rankmill.storage.store import Store
 from rankmill.tables.errors import storage_errors
+from rankmill.tables.footers import read_footer
 from rankmill.tables.locate import InputFile, find_files, open_file
-from rankmill.tables.parquet import find_runs, read_footer
+from rankmill.tables.parquet import find_runs
 from rankmill.tables.schema import Layout, layout_of
 
 

@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankmill.errors import InputError
-from rankmill.tables import parquet
+from rankmill.tables import footers, parquet
+from rankmill.tables.footers import read_footer
 from rankmill.tables.locate import InputFile, list_files
-from rankmill.tables.parquet import Chosen, read_batches, read_footer
+from rankmill.tables.parquet import Chosen, read_batches
 
 TEXT = Chosen(frozenset({"text"}))
 
@@ -57,7 +58,7 @@ def test_rows_that_no_memory_is_meant_to_hold_are_refused(tmp_path: Path, monkey
     table = pa.table({"query_id": ["q"], "query": ["fox"], "candidates": candidates})
     file = file_of(tmp_path, table, use_dictionary=False, compression="zstd")
     assert read_footer(file).rows == 1
-    monkeypatch.setattr(parquet, "TABLE_BYTES", 10_000)
+    monkeypatch.setattr(footers, "TABLE_BYTES", 10_000)
     with pytest.raises(InputError, match=r"in\.parquet: the rows of row group 0 have 2\d,\d{3} bytes on average") as it:
         read_footer(file)
     assert "the texts of a whole shard may have 10,000" in str(it.value)

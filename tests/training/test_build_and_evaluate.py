@@ -11,6 +11,7 @@ from rankmill.training.lists import read_lists
 from rankmill.training.train import train
 
 
+@pytest.mark.slow
 def test_lists_are_built_and_test_queries_stay_out(tmp_path: Path, tiny_body: Path, collection: Path) -> None:
     settings = TrainingListsSettings(
         output=tmp_path / "lists.parquet",

@@ -6,6 +6,7 @@ from rankmill.errors import InputError
 from rankmill.training.docstrings import harvest, licence
 
 
+@pytest.mark.slow
 def test_documented_public_functions_are_found() -> None:
     found = {item.name: item for item in harvest(["fsspec"])}
     item = found["fsspec.spec.AbstractFileSystem.open"]

@@ -1,7 +1,8 @@
 """What runs in the child process of a `StageProcess`: construct the stage, then one table in, one answer out.
 
 An answer is a pair: `result` and a table, `error` and an exception, or `unusable` and a sentence, after which the
-process ends: a CUDA error leaves a process in which every later call fails too, so another must take over.
+process ends: a CUDA error leaves a process in which every later call fails too, so another must take over. Before it
+come empty messages, signs of life, as often as the stage has finished something.
 """
 
 import faulthandler
@@ -11,6 +12,7 @@ import pickle
 import select
 import signal
 import sys
+import time
 import traceback
 from multiprocessing.connection import Connection
 from typing import Any
@@ -20,6 +22,9 @@ from rankmill.batch import stacks
 UNUSABLE = 86
 """Exit code of a child that cannot go on after a CUDA error."""
 
+PULSE_SECONDS = 0.5
+"""Signs of life are no closer together than that: each wakes the parent, and a forward pass may take milliseconds."""
+
 
 def main() -> None:
     """Serve the parent at the other end of the socket whose number is the first argument, until it closes."""
@@ -28,13 +33,27 @@ def main() -> None:
     faulthandler.enable()  # a segfault leaves its stack in the worker's log
     stage, arguments, folder = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own parent
     stacks.register(folder)
-    work = _answer(connection, stage, *arguments, construct=True)
+    work = _answer(connection, stage, *arguments, _Pulse(connection), construct=True)
     while work is not None:
         try:
             table = pickle.loads(connection.recv_bytes())  # noqa: S301 - from our own parent
         except EOFError:
             return
         _answer(connection, work, table)
+
+
+class _Pulse:
+    """Tells the parent that the stage is alive; the stage calls it whenever it has finished something."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._latest = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._latest >= PULSE_SECONDS:
+            self._latest = now
+            self._connection.send_bytes(b"")
 
 
 def poisons(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
+from rankmill.batch.memory import Memory, score_once
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.stages import Encode, Score, Write
 from rankmill.scoring.options import ScorerOptions
@@ -43,10 +44,10 @@ class InProcess:
 
     def run_shards(self, encode: Encode, scorer: ScorerOptions, write: Write) -> Generator[Receipt]:
         """Run every unit; a shard is read when the one before it is committed."""
-        score = Score(scorer, write.options.fingerprint)
+        score, memory = Score(scorer, write.options.fingerprint), Memory()
         for number in range(len(encode.units)):
             for row in encode(pa.table({"unit": [number]})):
-                yield from receipts(write(score(row)).to_pylist())
+                yield from receipts(write(score_once(row, memory, lambda _, left: score(left))).to_pylist())
 
 
 def receipts(rows: Iterable[dict[str, Any]]) -> Iterator[Receipt]:

@@ -90,7 +90,7 @@ class ScoredShard:
     known: pa.Table | None = None
     """As in EncodedShard."""
     recalled: int = 0
-    """Pairs among those known that the worker remembered from another shard (`rankmill.batch.memory`)."""
+    """Pairs among those known that are remembered from another shard (`rankmill.batch.memory`)."""
 
     def to_row(self) -> pa.Table:
         """Pack into a one-row table."""

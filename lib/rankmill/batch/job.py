@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from rankmill.batch.allowance import collect
 from rankmill.batch.executor import Executor
 from rankmill.batch.machine import peak_bytes
 from rankmill.batch.parts import PartOptions, schema_of
+from rankmill.batch.places import places
 from rankmill.batch.plan import Plan, read_units
 from rankmill.batch.planning import planned, understand
 from rankmill.batch.progress import Work, watching
@@ -38,7 +39,7 @@ from rankmill.settings.scorer import ScorerSettings
 from rankmill.storage.lease import Lease, held
 from rankmill.storage.probe import require_atomic_create
 from rankmill.storage.store import Store
-from rankmill.tables.locate import InputFile, absolute
+from rankmill.tables.locate import InputFile
 
 _log = logging.getLogger("rankmill")
 
@@ -61,6 +62,8 @@ class Prepared:
     """Which rows of an earlier job are tried again; None for all of the input."""
     earlier: reuse.Earlier | None = None
     """The job whose scores are reused."""
+    began: float = field(default_factory=time.monotonic)
+    """When the first check began, by the monotonic clock of this process."""
 
     @property
     def part_options(self) -> PartOptions:
@@ -95,6 +98,7 @@ def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
         OutputConflictError: the output folder holds something else.
         StorageError: the store refused or cannot be reached.
     """
+    began = time.monotonic()
     if settings.trec_run is not None:
         trec_run.refuse_destination(settings.trec_run)
     known = understand(settings)
@@ -115,49 +119,32 @@ def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
         },
         inputs=tuple((file.uri, file.size, file.version) for file in known.inspected.every_file),
         scorer=known.card.fingerprint,
-        command={**_places(settings), **{name: getattr(known.scorer, name) for name in RECORDED_OPTIONS}},
+        command={**places(settings), **{name: getattr(known.scorer, name) for name in RECORDED_OPTIONS}},
         unverified=known.inspected.unverified,
     )
     output.refuse_foreign(store, record)
     earlier = None
     if settings.reuse is not None and store.head(output.SUCCESS) is None:
         earlier = reuse.open_earlier(settings.reuse, settings.storage, store, known.card.fingerprint)
-    job = Prepared(settings, store, known.card, known.scorer, known.inspected, record, retry, earlier)
+    job = Prepared(settings, store, known.card, known.scorer, known.inspected, record, retry, earlier, began)
     if settings.publish is not None:
         publish.refuse_types(job.part_schema)
     return job
 
 
-def _places(settings: RerankSettings) -> dict[str, str]:
-    """Where the input is, in words that a later command understands in any working directory."""
-    given = {"input": settings.input, "queries": settings.queries, "corpus": settings.corpus}
-    return {name: absolute(uri) for name, uri in given.items() if uri is not None}
-
-
-def description(job: Prepared) -> str:
-    """One line on what is going to be done."""
-    files, card = job.inspected.files, job.card
-    form = "one row per query" if job.inspected.layout.nested else "one row per pair"
-    if job.inspected.texts is not None:
-        form = "a run, to be joined with queries and documents"
-    read = f"{len(files):,} {'file' if len(files) == 1 else 'files'} with {form}"
-    if card.folder is None:
-        return f"{read}; model {card.model}, which does its own tokenising"
-    return (
-        f"{read}; model {card.model}: {card.family}, "
-        f"{card.parameters / 1e6:,.1f} M parameters, {card.max_length} tokens per pair, {card.precision}"
-    )
-
-
 def already_complete(job: Prepared) -> JobSummary | None:
-    """The summary of a job that has its `_SUCCESS`, else None; does what `--trec-run` and `--publish` ask anew."""
-    if job.store.read_if_present(output.SUCCESS) is None:
+    """The summary of a job that has its `_SUCCESS`, else None; does what `--trec-run` and `--publish` ask anew.
+
+    Raises:
+        StorageError: the output is not what its `_SUCCESS` says.
+    """
+    marker = job.store.read_if_present(output.SUCCESS)
+    if marker is None:
         return None
-    receipts = output.finished_shards(job.store)
+    receipts, totals = output.finished_job(job.store, marker)
     if job.settings.trec_run is not None:
         trec_run.write(job.settings.trec_run, job.store, receipts)
     _publish(job, orjson.loads(job.store.read(output.JOB))["fingerprint"], receipts)
-    totals = total(receipts.values())
     unverified, peak = job.inspected.unverified, peak_bytes()
     return JobSummary(
         job.store.uri, job.card.model, totals, 0, 0.0, 0.0, 0.0, 0, peak, unverified, already_complete=True
@@ -173,7 +160,6 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
         StorageError: the store refused, cannot be reached, or has no put-if-absent.
         OutputBusyError: another run holds the output, or took it over.
     """
-    started = time.monotonic()
     found = planned(job.store, job.settings, job.inspected, executor, job.retry)
     job = replace(job, record=replace(job.record, plan=found.described))
     require_atomic_create(job.store, allow_unsafe=job.settings.allow_unsafe_store)
@@ -181,10 +167,10 @@ def run(job: Prepared, executor: Executor) -> JobSummary:
     plan_file.record(job.store, found.file)
     output.claim(job.store, job.record)
     with held(job.store, job.settings.storage.lease_seconds) as lease:
-        return _work(job, executor, found.plan, lease, started)
+        return _work(job, executor, found.plan, lease)
 
 
-def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: float) -> JobSummary:
+def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease) -> JobSummary:
     """Do what is left of a job whose output this run holds."""
     receipts = output.finished_shards(job.store)
     if receipts:
@@ -218,21 +204,22 @@ def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease, started: 
         watching(work, before, quiet=job.settings.quiet) as report,
         closing(executor.run_shards(encode, job.scorer, write)) as stream,
     ):
-        collect(_while_held(stream, lease), before, report, job.settings.max_rejected, plan.pairs)
+        collect(_while_held(stream, lease), receipts.values(), report, job.settings.max_rejected, plan.pairs, job.store)
     lease.check()
     now = time.monotonic()
     totals = _finish(job, plan)
     seconds = now - piped
+    workers = min(executor.workers, max(1, len(shards)))
     busy = totals.scoring_seconds - before.scoring_seconds
     return JobSummary(
         output=job.store.uri,
         model=job.card.model,
         totals=totals,
         run_pairs=totals.pairs_in - before.pairs_in,
-        seconds=time.monotonic() - started,
+        seconds=time.monotonic() - job.began,
         pipeline_seconds=seconds,
-        scoring_share=busy / (seconds * executor.workers) if seconds else 0.0,
-        workers=executor.workers,
+        scoring_share=busy / (seconds * workers) if seconds else 0.0,
+        workers=workers,
         driver_peak_bytes=peak_bytes(),
         unverified_inputs=job.inspected.unverified,
         already_complete=False,
@@ -264,6 +251,7 @@ def _finish(job: Prepared, plan: Plan) -> Totals:
             f"pairs are accounted for in {job.store.uri}. Run the same command again."
         )
     _refuse_changed_input(job)
+    manifest.refuse_lost_files(job.store, receipts)
     if job.settings.trec_run is not None:
         trec_run.write(job.settings.trec_run, job.store, receipts)
     written = manifest.publish(job.store, manifest.to_json(job.record.fingerprint, receipts, records))

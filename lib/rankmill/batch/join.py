@@ -271,7 +271,7 @@ def _said_of(side: Side, found: dict[int, list[Slice]]) -> dict[Side, str]:
     """A sentence on what of a table cannot be read, by its side; none where all can."""
     if _UNREADABLE not in found:
         return {}
-    details = sorted(set(read_slices(found[_UNREADABLE]).column("detail").to_pylist()))
+    details = [*dict.fromkeys(read_slices(found[_UNREADABLE]).column("detail").to_pylist())]
     more = f" (and {len(details) - 1:,} more)" if details[1:] else ""
     sentence = f"{REASONS[f'unknown_{side}']} in what can be read of it: {details[0]}{more}"
     _log.warning("pairs can be rejected for this: %s", sentence)

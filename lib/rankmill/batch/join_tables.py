@@ -13,8 +13,9 @@ from rankmill.batch.plan import Piece
 from rankmill.batch.read import Source
 from rankmill.errors import DamagedInputError, InputError
 from rankmill.settings.rerank import Columns, RerankSettings
-from rankmill.tables import jsonl, parquet
+from rankmill.tables import jsonl
 from rankmill.tables.canonical import mark
+from rankmill.tables.footers import read_footer
 from rankmill.tables.locate import InputFile, format_of, list_files
 from rankmill.tables.schema import KEEP, Kept, Layout, layout_of, parse_template
 
@@ -28,7 +29,7 @@ TEXTS = pa.schema(
 )
 """Texts by id: `key` is the id as text, `reason` and `detail` say why a text cannot be used. Kept columns come after.
 
-A row without a key stands for texts that cannot be read (--bad-files reject); its `detail` says which.
+A row without a key stands for what cannot be read: a line, or with --bad-files reject a file; its `detail` says which.
 """
 
 _TEXT_OF = {"query": "query", "document": "text"}  # what a reason calls it
@@ -87,7 +88,8 @@ class TextTable:
     def read(self, number: int, start: int, stop: int, offset: int = 0) -> Iterator[pa.Table]:
         """Yield rows `start` to `stop` (exclusive) of a file by `schema`, a batch at a time.
 
-        Rows without an id are left out: nothing can ask for them.
+        Rows without an id are left out: nothing can ask for them. Of lines that cannot be read, which may have had one,
+        the first are named.
 
         Args:
             number: of the file.
@@ -103,13 +105,23 @@ class TextTable:
         if item.file.problem:
             yield self._unreadable(item.file.problem)
             return
+        lost = 0
         try:
             for table in Source(item.layout, (item.file,)).rows(Piece(0, start, stop, offset)):
                 yield self._by_key(table)
+                for row, detail in _without_id(table):
+                    lost += 1
+                    if lost <= _MAX_PROBLEMS:
+                        place = (
+                            f"line {row + 1:,} (without blank ones)" if item.file.format == "jsonl" else f"row {row:,}"
+                        )
+                        yield self._unreadable(f"{item.file.uri}, {place}: {detail}")
         except DamagedInputError as error:
             if not self.reject_damaged:
                 raise
             yield self._unreadable(str(error))
+        if lost > _MAX_PROBLEMS:
+            yield self._unreadable(f"{item.file.uri}: {lost - _MAX_PROBLEMS:,} more like these")
 
     def _by_key(self, table: pa.Table) -> pa.Table:
         text = table.column("document")
@@ -138,6 +150,13 @@ class Texts:
     def files(self) -> tuple[InputFile, ...]:
         """All files of both."""
         return tuple(item.file for item in (*self.queries.files, *self.corpus.files))
+
+
+def _without_id(table: pa.Table) -> Iterator[tuple[int, str]]:
+    """Row and detail of the rows of a canonical table that cannot be read, not even their id."""
+    bad = pc.is_in(table.column("reason"), pa.array(["text_too_large", "invalid_json"]))
+    rows = table.filter(pc.and_(bad, table.column("doc_id").is_null()))
+    yield from zip(rows.column("row").to_pylist(), rows.column("detail").to_pylist(), strict=True)
 
 
 def as_key(ids: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -253,7 +272,7 @@ def _look(file: InputFile, wanted: _Wanted) -> TextFile | list[str] | str:
 def _measure(file: InputFile) -> tuple[pa.Schema, int, int, float, bool]:
     """Schema, rows (0: not known), bytes of text, those of a row, and whether there are checksums."""
     if file.format == "parquet":
-        footer = parquet.read_footer(file)
+        footer = read_footer(file)
         size = footer.uncompressed_bytes
         return footer.schema, footer.rows, size, size / max(footer.rows, 1), footer.checked
     text_bytes = file.size * (_TEXT_PER_COMPRESSED_BYTE if file.compressed else 1)

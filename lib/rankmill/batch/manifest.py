@@ -14,6 +14,7 @@ from rankmill.errors import StorageError
 from rankmill.storage.store import Store
 
 MANIFEST = "_rankmill/manifest.json"
+_SHOWN = 20  # files that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,33 @@ def scores_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
         for shard, receipt in sorted(receipts.items())
         if receipt.scores_part
     ]
+
+
+def named_files(receipts: Mapping[int, Receipt]) -> dict[str, int]:
+    """The files that the commit records name, with their sizes in bytes."""
+    return {file.key: file.bytes for file in (*parts_of(receipts), *rejected_of(receipts), *scores_of(receipts))}
+
+
+def refuse_lost_files(store: Store, receipts: Mapping[int, Receipt]) -> None:
+    """Look whether all the files are there that the commit records name; one listing.
+
+    Raises:
+        StorageError: naming the first few that are not, or are of another size.
+    """
+    sizes = store.sizes()
+    named = [*parts_of(receipts), *rejected_of(receipts), *scores_of(receipts)]
+    lost = [file for file in named if sizes.get(file.key) != file.bytes]
+    if lost:
+        shown = "\n".join(
+            f"  - {file.key}, of shard {file.shard}: {file.bytes:,} bytes were written, "
+            + (f"{sizes[file.key]:,} are there" if file.key in sizes else "it is gone")
+            for file in lost[:_SHOWN]
+        )
+        raise StorageError(
+            f"{len(lost):,} of the {len(named):,} files that the commit records of {store.uri} name are not as they "
+            "were written, so that it got no _SUCCESS. Delete what is left of these files and the records of their "
+            f"shards (_rankmill/commits/NUMBER.json), and the same command commits them again.\n{shown}"
+        )
 
 
 def to_json(job: str, receipts: Mapping[int, Receipt], commits: Mapping[str, bytes]) -> bytes:

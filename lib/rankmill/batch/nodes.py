@@ -7,7 +7,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
-def on_every_node(function: Callable[[], str], seconds: float) -> Iterator[tuple[str, str]]:
+def on_every_node(function: Callable[[], object], seconds: float) -> Iterator[tuple[str, str]]:
     """Call `function` on each live node; yields addresses and answers, for a node without one the reason."""
     task: Any = ray.remote(lambda: function())  # noqa: PLW0108 - Ray refuses partials
     alive = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
@@ -22,7 +22,7 @@ def on_every_node(function: Callable[[], str], seconds: float) -> Iterator[tuple
     answered = set(done)
     for node, ref in zip(alive, refs, strict=True):
         try:
-            answer = ray.get(ref) if ref in answered else f"no answer within {seconds:g} s"
+            answer = str(ray.get(ref)) if ref in answered else f"no answer within {seconds:g} s"
         except ray.exceptions.RayError as error:
             answer = f"no answer: {error}"
         yield node["NodeManagerAddress"], answer

@@ -11,8 +11,9 @@ import orjson
 
 from rankmill import __version__
 from rankmill.batch import plan_file
+from rankmill.batch.manifest import MANIFEST
 from rankmill.batch.plan import Plan
-from rankmill.batch.receipts import Receipt, Totals
+from rankmill.batch.receipts import Receipt, Totals, total
 from rankmill.errors import InputError, OutputConflictError, StorageError
 from rankmill.storage.store import Store
 from rankmill.tables.locate import InputFile
@@ -20,6 +21,7 @@ from rankmill.tables.locate import InputFile
 JOB = "_rankmill/job.json"
 COMMITS = "_rankmill/commits"
 SUCCESS = "_SUCCESS"
+_SHOWN = 5  # counts that differ, most of them for one reason
 _READERS = 32  # commit records are tiny and may be far away: the wait is latency
 
 
@@ -93,7 +95,13 @@ def refuse_foreign(store: Store, job: JobRecord) -> None:
             )
     if recorded is None:
         return
-    found = differing(orjson.loads(recorded), orjson.loads(job.to_json()))
+    try:
+        found = differing(orjson.loads(recorded), orjson.loads(job.to_json()))
+    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or another shape
+        raise OutputConflictError(
+            f"{store.join(JOB)} is damaged ({error}), so that nobody can tell whose output this is; it was left as it "
+            "is. Put the file back from a copy, or give another --output."
+        ) from error
     if found:
         raise OutputConflictError(
             f"{store.uri} holds a different job; it was left as it is. Give another --output, or the settings it was "
@@ -135,8 +143,8 @@ def receipts_in(records: Mapping[str, bytes], store: Store) -> dict[int, Receipt
             receipt = Receipt.from_json(body)
         except ValueError as error:
             raise StorageError(
-                f"{store.join(key)} is no commit record of this release ({error}). Delete it, and its shard will be "
-                "committed again."
+                f"{store.join(key)} is no commit record of this release ({error}). Delete it, and {SUCCESS} and "
+                f"{MANIFEST} where the job was finished; the same command then commits its shard again."
             ) from error
         receipts[receipt.shard] = receipt
     return receipts
@@ -149,6 +157,38 @@ def finished_shards(store: Store) -> dict[int, Receipt]:
         StorageError: a record is damaged.
     """
     return receipts_in(commit_records(store), store)
+
+
+def finished_job(store: Store, marker: bytes) -> tuple[dict[int, Receipt], Totals]:
+    """Receipts and totals of a job that has its `_SUCCESS`, which must say the same as its plan and its records.
+
+    Args:
+        store: the output.
+        marker: what `_SUCCESS` holds.
+
+    Raises:
+        StorageError: they do not agree, or a record is damaged.
+    """
+    receipts = finished_shards(store)
+    totals = total(receipt for _, receipt in sorted(receipts.items()))
+    try:
+        said, plan = orjson.loads(marker), orjson.loads(store.read(JOB))["plan"]
+        planned = {"shards": plan["shards"], "pairs_in": plan["pairs"]}
+        found = [
+            f"{name}: {value:,} by {who}, {getattr(totals, name):,} by the commit records"
+            for who, values in ((SUCCESS, {name: said[name] for name in asdict(totals)}), ("the plan", planned))
+            for name, value in values.items()
+            if value != getattr(totals, name)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        found = [f"{SUCCESS} or {JOB} cannot be understood ({error})"]
+    if found:
+        raise StorageError(
+            f"{store.uri} has a {SUCCESS}, but is not what that says; nothing was done. `rankmill verify {store.uri}` "
+            f"names what is amiss; without {SUCCESS} and {MANIFEST} the same command commits again what is missing.\n"
+            + "\n".join(f"  - {text}" for text in found[:_SHOWN])
+        )
+    return receipts, totals
 
 
 def differing(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -19,6 +19,8 @@ from rankmill.tables.schema import BEST_CHUNK, KEEP, Layout
 REJECTED_COLUMNS = ("source", "row", "query_id", "doc_id", "reason", "detail")
 COUNTS = b"rankmill.counts"
 """Key of the counts in a part's metadata."""
+SCORER = b"rankmill.scorer"
+"""Key of the scorer's fingerprint in a part's metadata."""
 SHA256 = "rankmillsha256"
 """Name of a part's hash in the metadata of its object."""
 
@@ -98,7 +100,7 @@ def to_parquet(table: pa.Table, options: PartOptions, counts: Counts | None = No
     metadata = {
         b"rankmill.model": options.model.encode(),
         b"rankmill.revision": options.revision.encode(),
-        b"rankmill.scorer": options.fingerprint.encode(),
+        SCORER: options.fingerprint.encode(),
         b"rankmill.version": __version__.encode(),
     }
     if counts is not None:

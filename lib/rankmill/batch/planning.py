@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import orjson
 
 from rankmill.batch import output, plan_file, scan
+from rankmill.batch.places import refuse_places
 from rankmill.batch.plan import Plan, default_shard_pairs, make_plan
 from rankmill.batch.retry import Retry
 from rankmill.errors import UsageError
@@ -58,6 +59,10 @@ def understand(settings: RerankSettings) -> Understood:
         UsageError, InputError, ModelError: something cannot be used; all culprits of a kind are named.
         StorageError: a store refused or cannot be reached.
     """
+    refuse_places(settings)
+    repeated = sorted({name for name in settings.keep if settings.keep.count(name) > 1})
+    if repeated:
+        raise UsageError(f"--keep names {', '.join(repeated)} more than once.")
     already = [name for name in settings.keep if name in OUTPUT_COLUMNS or name == "candidates"]
     if already:
         raise UsageError(f"--keep {','.join(already)}: the output has a column of that name already.")

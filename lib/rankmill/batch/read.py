@@ -71,11 +71,13 @@ class Source:
                 break
 
     def _read(self, file: InputFile, piece: Piece) -> Iterator[pa.Table]:
+        lines = jsonl.Lines(piece.start, piece.stop, piece.offset)
+        checked = self.reject_damaged  # else damage ends the job, whatever came before it
         if self.ids_only:
-            return run.read_rows(file, self.layout, piece.file, jsonl.Lines(piece.start, piece.stop, piece.offset))
+            return run.read_rows(file, self.layout, piece.file, lines, checked=checked)
         if file.format == "parquet":
-            return parquet.read_rows(file, self.layout, piece.file, piece.start, piece.stop)
-        return jsonl.read_rows(file, self.layout, piece.file, jsonl.Lines(piece.start, piece.stop, piece.offset))
+            return parquet.read_rows(file, self.layout, piece.file, piece.start, piece.stop, checked=checked)
+        return jsonl.read_rows(file, self.layout, piece.file, lines)
 
 
 def refuse_duplicates(table: pa.Table) -> None:

@@ -41,7 +41,7 @@ class Receipt(Counts):
     reused: int = 0
     """Pairs that have the score of an earlier job."""
     repeated: int = 0
-    """Pairs that have the score of a pair of the same texts in the shard, or in another that its worker remembered."""
+    """Pairs that have the score of a pair of the same texts, in the shard or in one that was scored before."""
     scores_part: str = ""
     """Key of the file of scores for later jobs; empty where none are kept."""
     scores_bytes: int = 0

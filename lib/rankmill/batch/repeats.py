@@ -1,6 +1,6 @@
 """Pairs of a shard that need no forward pass: an earlier job scored them, or the shard holds the same texts twice.
 
-Those whose texts were in another shard are found later, by the worker that scored them (`rankmill.batch.memory`).
+Those whose texts were in another shard are found later, right before they would be scored (`rankmill.batch.memory`).
 
 They are taken out before the shard is tokenised, ride along past the model, and are put back before it is ranked, in
 their old places: what is written is what would be written if every pair were scored.
@@ -50,13 +50,10 @@ def take_out(table: pa.Table, find: Find | None = None) -> tuple[pa.Table, pa.Ta
     return table.filter(~out), known.combine_chunks()
 
 
-def with_recalled(shard: ScoredShard, *recalled: pa.Table | None) -> ScoredShard:
-    """The shard with pairs that a worker remembered (`Memory.recall`) among those that are known."""
-    tables = [table for table in recalled if table is not None]
-    if not tables:
-        return shard
-    known = pa.concat_tables(table for table in (shard.known, *tables) if table is not None)
-    return replace(shard, known=known, recalled=shard.recalled + sum(map(len, tables)))
+def with_recalled(shard: ScoredShard, recalled: pa.Table) -> ScoredShard:
+    """The shard with pairs that were remembered (`memory.recall`) among those that are known."""
+    known = recalled if shard.known is None else pa.concat_tables([shard.known, recalled])
+    return replace(shard, known=known, recalled=len(recalled))
 
 
 def put_back(shard: ScoredShard) -> ScoredShard:

@@ -19,7 +19,7 @@ from rankmill.errors import StorageError
 from rankmill.tables.locate import InputFile
 from rankmill.tables.runs import Runs
 
-MENDABLE = ("model_error", "non_finite_score", "out_of_memory", "worker_crash")
+MENDABLE = ("model_error", "no_answer", "non_finite_score", "out_of_memory", "worker_crash")
 """Reasons that lie in the model or the machine; the others lie in the input, and stay until it changes."""
 
 

@@ -1,5 +1,6 @@
 """Looks at the whole input before anything else starts: every file readable, one layout, and where the queries lie."""
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,13 @@ from rankmill.batch.join_tables import Texts, files_of, open_texts
 from rankmill.errors import InputError
 from rankmill.settings.rerank import RerankSettings
 from rankmill.tables import jsonl, parquet, run
+from rankmill.tables.footers import read_footer
 from rankmill.tables.lines import line_limit
 from rankmill.tables.locate import InputFile, find_files, list_files
 from rankmill.tables.runs import Runs, runs_of
 from rankmill.tables.schema import Layout, differences, layout_of
+
+_log = logging.getLogger("rankmill")
 
 _THREADS = 16  # footers are small and far away: the wait is latency
 _MAX_PROBLEMS = 50
@@ -72,6 +76,14 @@ def inspect_run(settings: RerankSettings) -> Inspected:
     looks = _looks(files, settings)
     files, problems = _sorted_out(files, looks, settings)
     there = {name for look in looks if isinstance(look, _Look) for name in look.schema.names}
+    own = sorted(there & run.texts_of(settings.columns))
+    if own:
+        _log.warning(
+            "%s: its own texts (%s) are not read, because --queries and --corpus are given: leave those out to score "
+            "what the input holds",
+            name,
+            ", ".join(own),
+        )
     of_run = tuple(name for name in settings.keep if name in there - run.texts_of(settings.columns))
     layouts: list[tuple[InputFile, Layout]] = []
     for file, look in zip(files, looks, strict=True):
@@ -195,7 +207,7 @@ def _look(file: InputFile, max_text_bytes: int) -> _Look | str:
         return f"{file.uri}: it is empty (0 bytes)."
     try:
         if file.format == "parquet":
-            footer = parquet.read_footer(file)
+            footer = read_footer(file)
             return _Look(footer.schema, footer.uncompressed_bytes, footer.checked, has_rows=footer.rows > 0)
         if file.format == "trec":
             return _Look(pa.schema([]), file.size, file.compressed)

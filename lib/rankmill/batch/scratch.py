@@ -54,5 +54,5 @@ class Scratch:
         mark.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete it on this machine."""
+        """Delete it on the machine that is asked."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A stage in a process of its own: what ends it (a segfault, an exit, the OOM killer) ends nothing else.
+"""A stage in a process of its own: what ends it (a segfault, an exit, the OOM killer) or hangs in it ends nothing else.
 
 Whoever started it sees how it died, starts another and decides what to do about the rows.
 Ray cannot do that for us: it repeats what killed a worker for ever, or fails the job after so many deaths, a lost
@@ -33,6 +33,10 @@ class StageDiedError(Exception):
     """The process of a stage died at work; the message says how."""
 
 
+class StageHungError(StageDiedError):
+    """The process of a stage was killed at work, for it gave no sign of life any more."""
+
+
 class StageProcess:
     """Runs a stage in a child process, which is started when first needed and again after each death.
 
@@ -40,7 +44,7 @@ class StageProcess:
 
     Args:
         stage: what it runs, importable by name; called there once with `arguments`, its result once per table.
-        arguments: picklable.
+        arguments: picklable; one more goes with them, what to call as a sign of life.
         stacks: folder where the child writes its stacks when asked (`rankmill.batch.stacks`).
     """
 
@@ -50,6 +54,12 @@ class StageProcess:
         self._task = (stage, arguments, stacks)
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._longest_silence = 0.0
+
+    @property
+    def longest_silence(self) -> float:
+        """Seconds at work without a sign of life, at most, of which it was not killed."""
+        return self._longest_silence
 
     def start(self) -> None:
         """Start it and wait until the stage is constructed, unless it runs already.
@@ -77,11 +87,16 @@ class StageProcess:
                 "that the machine has too little memory for it."
             )
 
-    def run(self, table: pa.Table) -> pa.Table:
+    def run(self, table: pa.Table, limit: float = 0.0) -> pa.Table:
         """Let the stage work on a table; `start` comes first.
+
+        Args:
+            table: the work.
+            limit: seconds without a sign of life after which it is killed; 0 for never.
 
         Raises:
             StageDiedError: its process died of it.
+            StageHungError: it was killed after `limit`.
             Exception: what the stage raised.
         """
         connection = self._connection
@@ -91,7 +106,7 @@ class StageProcess:
             connection.send_bytes(pickle.dumps(table, protocol=5))
         except OSError as error:
             raise self._death() from error
-        return self._receive()
+        return self._receive(limit)
 
     def close(self) -> None:
         """End the process."""
@@ -115,11 +130,12 @@ class StageProcess:
         except OSError as error:
             raise self._death() from error
 
-    def _receive(self) -> Any:
-        if self._connection is None:
-            raise StageDiedError("The process was not started")
+    def _receive(self, limit: float = 0.0) -> Any:
         try:
-            outcome, value = pickle.loads(self._connection.recv_bytes())  # noqa: S301 - from our own child
+            answer = b""
+            while not answer:  # signs of life are empty
+                answer = self._hear(limit)
+            outcome, value = pickle.loads(answer)  # noqa: S301 - from our own child
         except (EOFError, OSError) as error:
             raise self._death() from error
         if outcome == "unusable":
@@ -127,6 +143,18 @@ class StageProcess:
         if outcome == "error":
             raise value
         return value
+
+    def _hear(self, limit: float) -> bytes:
+        """The next message; the process is killed if none comes in time, which needs no help of its own."""
+        if self._connection is None or self._process is None:
+            raise StageDiedError("The process was not started")
+        if limit:
+            started = time.monotonic()
+            if not self._connection.poll(limit):
+                self._process.kill()
+                raise StageHungError(str(self._death(f" after {limit:.3g} s without a sign of life")))
+            self._longest_silence = max(self._longest_silence, time.monotonic() - started)
+        return self._connection.recv_bytes()
 
     def _death(self, cause: str = "") -> StageDiedError:
         """Reap the process and say how it died."""

@@ -1,4 +1,4 @@
-"""The three stages that Ray Data runs on a shard: encode (CPU tasks), score (actors), write (CPU tasks).
+"""The three stages that a shard goes through: encode (CPU tasks), score and write (actors).
 
 Each takes and returns one-row tables (`rankmill.batch.freight`) and is a plain callable: no stage imports Ray.
 """
@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists, without
-from rankmill.batch.memory import Memory
 from rankmill.batch.parts import (
+    SCORER,
     PartOptions,
     counts_in,
     footer_of,
@@ -28,10 +28,11 @@ from rankmill.batch.parts import (
 from rankmill.batch.plan import ReadUnit
 from rankmill.batch.read import Source, read_shards, refuse_duplicates
 from rankmill.batch.receipts import Counts, Receipt
-from rankmill.batch.repeats import Find, put_back, take_out, with_recalled
+from rankmill.batch.repeats import Find, put_back, take_out
 from rankmill.batch.score_files import FOLDER, scores_of, to_bytes
 from rankmill.errors import ModelError, NonFiniteScoreError, StorageError
 from rankmill.ranking.rank import codes
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.chunks import Scored, score
 from rankmill.scoring.load import load_encoder, load_scorer
 from rankmill.scoring.model import Encoder
@@ -61,15 +62,19 @@ class Encode:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Take unit numbers (column `unit`), yield one row per shard."""
-        encode = self.guard or encode_here
         for number in batch.column("unit").to_pylist():
-            for shard, table in read_shards(self.units[number], self.source):
-                if self.trec_run:
-                    check_ids(split_rejected(table)[0])
-                if self.unique:
-                    refuse_duplicates(split_rejected(table)[0])
-                rest, known = take_out(table, self.find)
-                yield replace(encode(shard.index, rest, self.scorer), known=known).to_row()
+            yield from self.shards(self.units[number])
+
+    def shards(self, unit: ReadUnit) -> Iterator[pa.Table]:
+        """Yield one row per shard of a unit."""
+        encode = self.guard or encode_here
+        for shard, table in read_shards(unit, self.source):
+            if self.trec_run:
+                check_ids(split_rejected(table)[0])
+            if self.unique:
+                refuse_duplicates(split_rejected(table)[0])
+            rest, known = take_out(table, self.find)
+            yield replace(encode(shard.index, rest, self.scorer), known=known).to_row()
 
 
 class Score:
@@ -78,14 +83,16 @@ class Score:
     Args:
         options: which model, and how to run it.
         fingerprint: of the scorer that the job was planned with.
+        pulse: is called after each forward pass.
 
     Raises:
         ModelError: this machine holds another copy of the model.
     """
 
-    def __init__(self, options: ScorerOptions, fingerprint: str) -> None:
+    def __init__(self, options: ScorerOptions, fingerprint: str, pulse: Callable[[], None] | None = None) -> None:
         self._scorer = load_scorer(options)
-        self._memory = Memory()
+        if pulse is not None and isinstance(self._scorer, CardScorer):  # as all are that are loaded
+            self._scorer.after_pass = pulse
         if self._scorer.fingerprint != fingerprint:
             here, there = self._scorer.fingerprint[:12], fingerprint[:12]
             raise ModelError(
@@ -95,16 +102,13 @@ class Score:
 
     def __call__(self, row: pa.Table) -> pa.Table:
         """Take one encoded shard, return it scored."""
-        shard, recalled = self._memory.recall(EncodedShard.from_row(row))
-        scored = score_shard(shard, self._scorer)
-        self._memory.remember(scored)
-        return with_recalled(scored, recalled).to_row()
+        return score_shard(EncodedShard.from_row(row), self._scorer).to_row()
 
 
 class Tokenise:
     """Tokenises canonical tables, rows that cannot be scored included; for a process that does nothing else."""
 
-    def __init__(self, options: ScorerOptions) -> None:
+    def __init__(self, options: ScorerOptions, _pulse: Callable[[], None]) -> None:
         self._encoder = load_encoder(options)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -128,7 +132,7 @@ class Write:
 
 def encode_here(index: int, table: pa.Table, options: ScorerOptions) -> EncodedShard:
     """Tokenise a shard in this process."""
-    return encode_shard(index, table, _encoder(options))
+    return encode_shard(index, table, encoder_of(options))
 
 
 def encode_shard(index: int, table: pa.Table, encoder: Encoder) -> EncodedShard:
@@ -198,7 +202,8 @@ def write_shard(shard: ScoredShard, store: Store, options: PartOptions, *, keep_
     body = to_parquet(rankings(shard, options), options, counts)
     if not store.create(part, body, object_metadata(body, counts)):
         body = store.read(part)
-        counts = _counts_of_another(store.join(part), body)
+        counts = _counts_of_another(store.join(part), body, options.fingerprint)
+        keep_scores = keep_scores and counts.rejected_part == rejected_part  # else they are not of the part's pairs
     scores_part, scores = "", b""
     if keep_scores:
         scores = to_bytes(scores_of(shard.pairs))
@@ -225,7 +230,7 @@ def write_shard(shard: ScoredShard, store: Store, options: PartOptions, *, keep_
 
 
 @lru_cache(maxsize=1)
-def _encoder(options: ScorerOptions) -> Encoder:
+def encoder_of(options: ScorerOptions) -> Encoder:
     """One per worker process, because loading a tokenizer costs as much as tokenising a thousand pairs."""
     return load_encoder(options)
 
@@ -267,11 +272,19 @@ def _counts(shard: ScoredShard, rejected_part: str, rejected: bytes, options: Pa
     )
 
 
-def _counts_of_another(uri: str, body: bytes) -> Counts:
+def _counts_of_another(uri: str, body: bytes, scorer: str) -> Counts:
     """What the part says that another attempt wrote first: its counts go with it, whatever this attempt found."""
     try:
-        return counts_in(pq.read_metadata(pa.BufferReader(body)).metadata)
+        metadata = pq.read_metadata(pa.BufferReader(body)).metadata
+        counts = counts_in(metadata)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageError(
             f"{uri} was there already and is no part of this job ({error}). Delete it and run the same command again."
         ) from error
+    made_by = metadata.get(SCORER, b"").decode()
+    if made_by != scorer:
+        raise StorageError(
+            f"{uri} was there already, made by another scorer ({made_by[:12] or 'none'}; this job's is {scorer[:12]}): "
+            "a worker of another job may still be alive. Delete it and run the same command again."
+        )
+    return counts

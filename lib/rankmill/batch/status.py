@@ -1,7 +1,7 @@
 """`rankmill status`: how far a job is, from its commit records alone, so that any machine can tell."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +46,8 @@ class Status:
     seconds_left: float | None
     holder: Holder | None
     """None before any run held the output."""
+    damaged: tuple[str, ...] = ()
+    """Commit records that cannot be read; their shards are not in the totals."""
 
     def text(self) -> str:
         """Some lines for a person."""
@@ -65,6 +67,7 @@ class Status:
         if self.holder is not None and not self.complete:
             said = {True: "a live run", False: "no live run; the last was", None: "perhaps a live run"}
             lines.append(f"{said[self.holder.alive]}: {self.holder.process}")
+        lines += [f"{key} is no commit record and was not counted; `rankmill verify` says more" for key in self.damaged]
         return "\n".join(lines)
 
 
@@ -84,14 +87,14 @@ class Watcher:
         self._job = job_of(store)
         self._records: set[str] = set()
         self._receipts: dict[int, Receipt] = {}
+        self._damaged: list[str] = []
         self._seen: Sighting | None = None
 
     def look(self, clock: Callable[[], float] = time.time) -> Status:
         """Look once."""
         complete = self._store.read_if_present(output.SUCCESS) is not None
         fresh = output.commit_records(self._store, known=self._records)
-        self._receipts |= output.receipts_in(fresh, self._store)
-        self._records |= fresh.keys()
+        self._take(fresh)
         plan, totals = self._job["plan"], total(self._receipts.values())
         times = [(receipt.committed_at, receipt.pairs_in) for receipt in self._receipts.values()]
         rate = None if complete else recent_rate(times, clock())
@@ -107,7 +110,19 @@ class Watcher:
             pairs_per_second=rate,
             seconds_left=(plan["pairs"] - totals.pairs_in) / rate if rate else None,
             holder=self._holder(),
+            damaged=tuple(sorted(self._damaged)),
         )
+
+    def _take(self, fresh: Mapping[str, bytes]) -> None:
+        """Read new commit records; one that is damaged must not hide what the others say."""
+        self._records |= fresh.keys()
+        for key, body in fresh.items():
+            try:
+                receipt = Receipt.from_json(body)
+            except ValueError:
+                self._damaged.append(key)
+            else:
+                self._receipts[receipt.shard] = receipt
 
     def _holder(self) -> Holder | None:
         before, self._seen = self._seen, look(self._store)

@@ -6,12 +6,12 @@ from datetime import timedelta
 import orjson
 
 from rankmill.batch.receipts import Totals
+from rankmill.wording import counted
 
-UNVERIFIED = (
-    "input files could not be verified: they carry no checksums (page checksums in Parquet, or .gz), "
-    "so that a byte that flipped in them earlier goes unnoticed"
-)
-"""What comes after their number; the same words in the summary of a job and in `rankmill verify`."""
+
+def unverified_inputs(files: int) -> str:
+    """What is said of so many files of an input, in the summary of a job and by `rankmill verify`."""
+    return f"{counted(files, 'input file')} without checksums: write Parquet with page checksums, or .gz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class JobSummary:
     run_pairs: int
     """Pairs of this run."""
     seconds: float
-    """Wall time of this run, from the command to the marker."""
+    """Wall time of this run, from its first check to the marker; all but the start of Python and the end of Ray."""
     pipeline_seconds: float
     """Wall time of this run's pipeline: without planning, start-up of Ray and finishing."""
     scoring_share: float
@@ -54,21 +54,22 @@ class JobSummary:
             head = f"Already complete: {self.output}"
         else:
             head = (
-                f"Done in {timedelta(seconds=round(self.seconds))}: {self.run_pairs:,} pairs, "
+                f"Done in {timedelta(seconds=round(self.seconds))}: {counted(self.run_pairs, 'pair')}, "
                 f"{self.pairs_per_second:,.0f} pairs/s, {self.scoring_share:.0%} of the time scoring "
-                f"({self.workers} {'worker' if self.workers == 1 else 'workers'}, {self.model})"
+                f"({counted(self.workers, 'worker')}, {self.model})"
             )
-        counts = f"{totals.queries:,} queries, {totals.scored:,} pairs scored, {totals.rows_out:,} rows kept"
+        queries, scored = counted(totals.queries, "query", "queries"), counted(totals.scored, "pair")
+        counts = f"{queries}, {scored} scored, {counted(totals.rows_out, 'row')} kept"
         notes = [
-            f"{number:,} {text}"
-            for number, text in (
-                (totals.reused, "pairs have the score that an earlier job gave them (--reuse)"),
-                (totals.repeated, "pairs have the score of a pair with the same texts"),
-                (totals.truncated, "pairs were cut to the model's length (column truncated)"),
-                (totals.duplicates, "pairs have a (query_id, doc_id) that came before; all were kept"),
-                (totals.rejected, f"rows could not be scored: {self.output}/_rejected"),
-                (self.unverified_inputs, UNVERIFIED),
+            f"{counted(number, noun)} {text}"
+            for number, noun, text in (
+                (totals.reused, "pair", "with the score that an earlier job gave (--reuse)"),
+                (totals.repeated, "pair", "with the score of a pair of the same texts"),
+                (totals.truncated, "pair", "cut to the model's length (column truncated)"),
+                (totals.duplicates, "pair", "with a (query_id, doc_id) that came before; all kept"),
+                (totals.rejected, "row", f"could not be scored: {self.output}/_rejected"),
             )
             if number
         ]
+        notes += [unverified_inputs(self.unverified_inputs)] if self.unverified_inputs else []
         return "\n".join([head, counts, *notes, f"Output: {self.output}"])

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rankmill.batch import group, join, reuse, score_files
+from rankmill.batch.manifest import named_files
 from rankmill.batch.receipts import Receipt
 from rankmill.batch.recorded import Recorded
-from rankmill.batch.verify import named_files
 from rankmill.errors import StorageError
 from rankmill.storage.lease import LEASES, look
 from rankmill.storage.probe import PROBES

@@ -6,7 +6,7 @@ its footer; with it every part is read whole.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -58,10 +58,12 @@ def verify(recorded: Recorded, *, deep: bool = False) -> Verified:
     problems += _job(recorded, receipts)
     problems += _plan(recorded, receipts)
     complete = recorded.success is not None
+    lacking = sorted(set(range(recorded.plan["shards"])) - receipts.keys())
     if complete:
-        problems += _finish(recorded, receipts)
+        problems += _finish(recorded, receipts, lacking)
+    if complete and not lacking:
         problems += _published(recorded, receipts)
-    problems += _files(recorded, receipts, complete=complete)
+    problems += _files(recorded, receipts, every_shard=complete and not lacking)
     problems += _contents(recorded, receipts, deep=deep)
     totals = total(receipt for _, receipt in sorted(receipts.items()))
     return Verified(
@@ -73,12 +75,6 @@ def verify(recorded: Recorded, *, deep: bool = False) -> Verified:
         unverified_inputs=recorded.job.get("unverified"),
         problems=tuple(sorted(problems, key=_order)),
     )
-
-
-def named_files(receipts: Mapping[int, Receipt]) -> dict[str, int]:
-    """The files that the commit records name, with their sizes."""
-    named = [*manifest.parts_of(receipts), *manifest.rejected_of(receipts), *manifest.scores_of(receipts)]
-    return {file.key: file.bytes for file in named}
 
 
 def _order(problem: Problem) -> tuple[str, str]:
@@ -144,20 +140,24 @@ def _plan(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Probl
                 yield Problem(key, f"the {pairs} pairs of the plan", f"{receipts[shard].pairs_in} pairs")
 
 
-def _finish(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Problem]:
-    """What a finished job must have: every shard of the plan, every pair, a manifest and a marker that agree."""
+def _finish(recorded: Recorded, receipts: Mapping[int, Receipt], lacking: Sequence[int]) -> Iterator[Problem]:
+    """What a finished job must have: every shard of the plan, every pair, a manifest and a marker that agree.
+
+    Where records lack, sums and lists that were made of all of them are not compared: that would say it many times.
+    """
     fingerprint = recorded.job.get("fingerprint")
     plan = recorded.plan
-    for shard in sorted(set(range(plan["shards"])) - receipts.keys()):
-        yield Problem(f"{output.COMMITS}/{shard:06}.json", "a commit record", "none")
+    for key in (f"{output.COMMITS}/{shard:06}.json" for shard in lacking):
+        if key not in recorded.records:  # what is there and cannot be read was named already
+            yield Problem(key, "a commit record", "none")
     totals = total(receipt for _, receipt in sorted(receipts.items()))
-    if totals.pairs_in != plan["pairs"]:
+    if totals.pairs_in != plan["pairs"] and not lacking:
         yield Problem(output.COMMITS, f"the {plan['pairs']} pairs of the plan", f"{totals.pairs_in} pairs")
     marker = _json(recorded.success)
     if marker is None:
         yield Problem(output.SUCCESS, "a JSON object", "something else")
         marker = {}
-    yield from _differences(output.SUCCESS, {"job": fingerprint, **asdict(totals)}, marker)
+    yield from _differences(output.SUCCESS, {"job": fingerprint, **({} if lacking else asdict(totals))}, marker)
     if recorded.manifest is None:
         yield Problem(manifest.MANIFEST, "a manifest", "none")
         return
@@ -167,6 +167,8 @@ def _finish(recorded: Recorded, receipts: Mapping[int, Receipt]) -> Iterator[Pro
     listed = _json(recorded.manifest)
     if listed is None:
         yield Problem(manifest.MANIFEST, "a JSON object", "something else")
+        return
+    if lacking:
         return
     expected = _json(manifest.to_json(str(fingerprint), receipts, recorded.records)) or {}
     yield from _differences(manifest.MANIFEST, {name: expected[name] for name in ("job", "totals")}, listed)
@@ -205,16 +207,19 @@ def _listed(listed: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[
             )
 
 
-def _files(recorded: Recorded, receipts: Mapping[int, Receipt], *, complete: bool) -> Iterator[Problem]:
-    """What is there: all that is named, in its size, and nothing that readers of the folder would read besides."""
-    named = named_files(receipts)
+def _files(recorded: Recorded, receipts: Mapping[int, Receipt], *, every_shard: bool) -> Iterator[Problem]:
+    """What is there: all that is named, in its size, and nothing that readers of the folder would read besides.
+
+    Unless there is a record of every shard, a file of a shard may be named by one that lacks.
+    """
+    named = manifest.named_files(receipts)
     for key, size in named.items():
         there = recorded.sizes.get(key)
         if there != size:
             yield Problem(key, f"{size} bytes", "no such file" if there is None else f"{there} bytes")
     for key in recorded.sizes.keys() - named.keys():
         hidden = any(part.startswith(("_", ".")) for part in key.split("/"))
-        if (not hidden or key.startswith("_rejected/")) and (complete or not of_a_shard(key)):
+        if (not hidden or key.startswith("_rejected/")) and (every_shard or not of_a_shard(key)):
             yield Problem(key, "no such file: no commit record names it", f"{recorded.sizes[key]} bytes")
 
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from rankmill.batch.parts import SHA256, counts_in, footer_of
+from rankmill.batch.parts import SCORER, SHA256, counts_in, footer_of
 from rankmill.batch.receipts import Receipt
 from rankmill.errors import first_line
 from rankmill.ranking.rank import codes
@@ -133,7 +133,7 @@ def _metadata(receipt: Receipt, look: Look, footer: bytes) -> list[Problem]:
     rows = receipt.queries if look.nested else receipt.rows_out
     if meta.num_rows != rows:
         problems.append(Problem(key, f"{rows} rows", f"{meta.num_rows}"))
-    scorer = (meta.metadata or {}).get(b"rankmill.scorer", b"").decode()
+    scorer = (meta.metadata or {}).get(SCORER, b"").decode()
     if scorer != look.scorer:
         problems.append(Problem(key, f"scores of the scorer {look.scorer[:12]}", f"of {scorer[:12] or 'none'}"))
     for name, value in asdict(counts).items():

@@ -48,15 +48,18 @@ def no_progress_after(
         yield lambda: None
         return
     watch = _Watch(seconds, evidence, remark)
-    previous = signal.signal(_SIGNAL, _stop)
+    previous = signal.signal(_SIGNAL, watch.stop)
     thread = threading.Thread(target=watch.keep, name="watchdog", daemon=True)
     thread.start()
     try:
-        yield watch.finished
+        try:
+            yield watch.finished
+        finally:
+            watch.close()
     except _StalledError:
+        watch.close()  # it may have come in the middle of the first attempt
         raise NoProgressError(watch.verdict) from None
     finally:
-        watch.over.set()
         signal.signal(_SIGNAL, previous)
 
 
@@ -65,7 +68,9 @@ class _Watch:
 
     def __init__(self, seconds: float, evidence: Callable[[], str], remark: Callable[[], str | None]) -> None:
         self.verdict = ""
-        self.over = threading.Event()
+        self._over = threading.Event()
+        self._ending = threading.Lock()
+        """Held from the last look at `_over` to the signal: one that came later would meet somebody else's handler."""
         self._seconds = seconds
         self._evidence = evidence
         self._remark = remark
@@ -76,18 +81,31 @@ class _Watch:
 
     def keep(self) -> None:
         remarked = self._latest
-        while not self.over.wait(min(1.0, self._seconds / 4 or 1.0)):
+        while not self._over.wait(min(1.0, self._seconds / 4 or 1.0)):
             now = time.monotonic()
             if self._seconds and now - self._latest >= self._seconds:
-                self._end()
-                return
+                if self._end():
+                    return
+                continue
             if now - max(remarked, self._latest) >= _REMARK_SECONDS:
                 remarked = now
                 sentence = self._remark()
                 if sentence is not None:
                     _log.info("%s", sentence)
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """Send no signal from now on."""
+        with self._ending:
+            self._over.set()
+
+    def stop(self, _number: int, _frame: FrameType | None) -> None:
+        """What the main thread does when it is woken."""
+        if not self._over.is_set():
+            raise _StalledError
+
+    def _end(self) -> bool:
+        """Wake the main thread; False if something was finished while the evidence was gathered."""
+        since = self._latest
         waited_for = self._remark()
         told = self._evidence()
         self.verdict = (
@@ -95,13 +113,14 @@ class _Watch:
             f"{waited_for + ' ' if waited_for else ''}{told} "
             "Finished shards are kept; run the same command to continue."
         )
-        if self.over.is_set():
-            return
-        signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
-        if not self.over.wait(_UNWIND_SECONDS):  # the main thread hangs in a library that heeds no signal
+        if self._latest != since:
+            _log.info("a shard was finished while the stacks were gathered: the run goes on")
+            return False
+        with self._ending:
+            if self._over.is_set():
+                return True
+            signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
+        if not self._over.wait(_UNWIND_SECONDS):  # the main thread hangs in a library that heeds no signal
             sys.stderr.write(f"{self.verdict}\n")
             os._exit(NoProgressError.exit_code)
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise _StalledError
+        return True

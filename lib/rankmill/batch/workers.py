@@ -1,12 +1,13 @@
 """How many scoring workers, and what each of them holds. Pure policy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from rankmill.errors import UsageError
 
 SPARE_CPUS = 2
-"""CPUs a local cluster has beyond the machine's cores: reading and writing are tasks too, small ones, and must find a
-place while the workers hold all cores. A pool that takes every CPU makes Ray wait for ever."""
+"""CPUs a local cluster has beyond the machine's cores: reading and tokenising are tasks too, small ones, and must
+find a place while the workers hold all cores. A pool that takes every CPU makes Ray wait for ever."""
 
 
 _LOCAL_WORKERS = 4
@@ -26,6 +27,11 @@ class Pool:
     """`cuda` or `cpu`."""
     threads: int | None
     """Threads of each worker's forward pass; None with a GPU."""
+
+    def for_shards(self, shards: int) -> Self:
+        """The same pool, without workers that would load a model for no shard."""
+        most = max(1, shards)
+        return replace(self, min_workers=min(self.min_workers, most), max_workers=min(self.max_workers, most))
 
 
 def choose_pool(

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console, RenderableType
 
 from rankmill.batch.last_bench import keep
+from rankmill.cli.stop import sigterm_as_interrupt
 from rankmill.settings.bench import BenchSettings
 from rankmill.settings.bench_serve import ServeBenchSettings
 
@@ -50,7 +51,8 @@ def serve(settings: ServeBenchSettings) -> int:
     from rankmill.bench.serve.run import run as measure  # noqa: PLC0415 - as in `run`
     from rankmill.bench.serve.tables import tables  # noqa: PLC0415
 
-    return _show(settings, measure, tables)
+    with sigterm_as_interrupt():  # servers were started, which nobody else would end
+        return _show(settings, measure, tables)
 
 
 def _show(settings: S, measure: Callable[[S, Say], F], tables: Callable[[F], Iterable[RenderableType]]) -> int:

@@ -8,6 +8,7 @@ from rankmill.batch.recorded import job_of, open_output, read
 from rankmill.batch.sweep import Swept, leftovers, sweep
 from rankmill.settings.output import GcSettings
 from rankmill.storage.lease import held
+from rankmill.wording import counted
 
 
 def run(settings: GcSettings) -> int:
@@ -30,6 +31,6 @@ def run(settings: GcSettings) -> int:
 
 
 def _text(found: Swept) -> str:
-    files = f"{len(found.files):,} {'file' if len(found.files) == 1 else 'files'} of {found.bytes:,} bytes"
+    files = f"{counted(len(found.files), 'file')} of {counted(found.bytes, 'byte')}"
     head = f"{files} {'deleted from' if found.deleted else 'would be deleted from'} {found.output}"
     return "\n".join([head, *(f"  {key}" for key in found.files)]) + "\n"

@@ -13,6 +13,7 @@ from rankmill.retrieval.manifest import EmbedderInfo, Manifest
 from rankmill.retrieval.milvus_build import build_milvus
 from rankmill.retrieval.milvus_client import is_milvus
 from rankmill.settings.index import IndexSettings
+from rankmill.wording import counted
 
 if TYPE_CHECKING:
     from rankmill.scoring.embedder import Embedder
@@ -110,6 +111,6 @@ def _report(settings: IndexSettings, built: Built, seconds: float) -> None:
     if settings.as_json:
         sys.stdout.write(json.dumps(values) + "\n")
     elif not settings.quiet:
-        documents = f"{built.documents:,} {'document' if built.documents == 1 else 'documents'}"
+        documents = counted(built.documents, "document")
         there = "" if built.added == built.documents else f" ({built.documents - built.added:,} were there already)"
         sys.stdout.write(f"{settings.index} is whole: {documents}{there}, in {seconds:.1f} s\n")

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from rankmill import __version__
 from rankmill.cli.stop import exit_code
 from rankmill.errors import RankmillError, UsageError
-from rankmill.settings.load import load_settings
+from rankmill.settings.load import PREFIX, CommandSettings, load_settings, variables_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Command:
     run: str
     """`module:function` that takes the settings and returns the exit code."""
 
+
+_LIKE = 0.9
+"""How alike two variables are, at the least, of which one is taken for the other: a letter or two."""
 
 COMMANDS = {
     "demo": Command(
@@ -129,6 +133,7 @@ def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
         command, flags = _mode(command, flags)
     _log_to_stderr()
     try:
+        _refuse_misspelled_variables(_load(command.settings))
         settings = load_settings(_load(command.settings), flags, prog)
         code: int = _load(command.run)(settings)
         return code  # noqa: TRY300 - the errors caught are raised above
@@ -138,6 +143,25 @@ def run_command(command: str | Command, flags: Sequence[str], prog: str) -> int:
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{prog}: stopped.\n")
         return exit_code(stop)
+
+
+def _refuse_misspelled_variables(settings_class: type[CommandSettings]) -> None:
+    """Refuse variables that almost are a setting of some command, as misspelled flags are.
+
+    Others that no command knows are let alone: they may be anybody's, such as those that Kubernetes makes of a service
+    that is called rankmill.
+    """
+    own = set(variables_of(settings_class))
+    given = [name for name, value in os.environ.items() if name.startswith(PREFIX) and value and name not in own]
+    if not given:
+        return
+    known = own.union(*(variables_of(_load(command.settings)) for command in COMMANDS.values()))
+    near = {name: difflib.get_close_matches(name, known, n=1, cutoff=_LIKE) for name in given if name not in known}
+    lines = [
+        f"{name} is not a setting of any command. Did you mean {found[0]}?" for name, found in near.items() if found
+    ]
+    if lines:
+        raise UsageError("\n".join(sorted(lines)))
 
 
 def _mode(name: str, flags: Sequence[str]) -> tuple[Command, Sequence[str]]:

@@ -22,6 +22,7 @@ from rankmill.batch.scan import Inspected
 from rankmill.errors import UsageError
 from rankmill.scoring.load import load_encoder
 from rankmill.settings.plan import PlanSettings
+from rankmill.wording import counted
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -146,13 +147,14 @@ def _estimate(settings: PlanSettings, seen: Sample, pairs: int, figures: Figures
 
 def _text(found: Foreseen) -> str:
     seen = found.sample
-    shards = f"{found.shards:,} shards of {found.largest_shard_pairs:,} pairs at most"
+    shards = f"{counted(found.shards, 'shard')} of {counted(found.largest_shard_pairs, 'pair')} at most"
+    queries = counted(found.queries, "query", "queries")
     lengths = f"{seen.mean_tokens:,.0f} per pair, {seen.p95_tokens:,.0f} at the 95th percentile"
     measured = f"; `rankmill bench` measured {_size(found.measured_peak_bytes)}" if found.measured_peak_bytes else ""
     lines = [
-        f"{found.files:,} files, {found.queries:,} queries, {found.pairs:,} pairs in {shards}",
+        f"{counted(found.files, 'file')}, {queries}, {counted(found.pairs, 'pair')} in {shards}",
         f"model {found.model} in {found.precision}",
-        f"about {found.tokens:,} tokens: {lengths}, {seen.truncated:.1%} cut ({seen.pairs:,} pairs sampled)",
+        f"about {found.tokens:,} tokens: {lengths}, {seen.truncated:.1%} cut ({counted(seen.pairs, 'pair')} sampled)",
         f"a worker holds {_size(found.weight_bytes)} of weights, a few shards of {_size(found.shard_bytes)}{measured}",
     ]
     if found.joined:
@@ -164,9 +166,9 @@ def _text(found: Foreseen) -> str:
     elif found.gathered_pairs:
         lines.append(f"{found.gathered_pairs:,} pairs of queries that lie in several places are gathered first")
     if found.finished_shards:
-        lines.append(f"{found.finished_shards:,} shards are finished already")
+        lines.append(f"{counted(found.finished_shards, 'shard')} finished already")
     if seen.rejected:
-        lines.append(f"{seen.rejected:,} rows of the sample cannot be scored")
+        lines.append(f"{counted(seen.rejected, 'row')} of the sample cannot be scored")
     if found.estimate is not None:
         lines.append(f"{_cost(found.estimate)}, from bench figures of {found.measured_on}")
     else:

@@ -11,6 +11,9 @@ from rankmill.batch.workers import SPARE_CPUS, choose_pool
 from rankmill.cli.stop import stoppable
 from rankmill.cluster import connect, require_resources
 from rankmill.settings.rerank import RerankSettings
+from rankmill.storage.lease import refuse_held
+from rankmill.storage.probe import require_writable
+from rankmill.wording import counted
 
 _log = logging.getLogger("rankmill")
 
@@ -47,7 +50,9 @@ def rerank(settings: RerankSettings, retry: Retry | None = None) -> JobSummary:
     complete = batch.already_complete(job)
     if complete is not None:
         return complete
-    _log.info("%s", batch.description(job))
+    refuse_held(job.store)  # `run` looks once more; but Ray's start and the planning take minutes
+    require_writable(job.store)
+    _log.info("%s", _description(job))
     with (
         stoppable(job.store.uri) as listen,
         connect(settings.address, num_cpus=cores() + SPARE_CPUS) as cluster,
@@ -67,4 +72,19 @@ def rerank(settings: RerankSettings, retry: Retry | None = None) -> JobSummary:
         )
         from rankmill.batch.pipeline import RayData  # noqa: PLC0415 - imports Ray, whose settings `connect` makes first
 
-        return batch.run(job, RayData(pool, settings.no_progress_timeout))
+        return batch.run(job, RayData(pool, settings.no_progress_timeout, settings.forward_timeout))
+
+
+def _description(job: batch.Prepared) -> str:
+    """One line on what is going to be done."""
+    files, card = job.inspected.files, job.card
+    form = "one row per query" if job.inspected.layout.nested else "one row per pair"
+    if job.inspected.texts is not None:
+        form = "a run, to be joined with queries and documents"
+    read = f"{counted(len(files), 'file')} with {form}"
+    if card.folder is None:
+        return f"{read}; model {card.model}, which does its own tokenising"
+    return (
+        f"{read}; model {card.model}: {card.family}, "
+        f"{card.parameters / 1e6:,.1f} M parameters, {card.max_length} tokens per pair, {card.precision}"
+    )

@@ -5,29 +5,29 @@ import logging
 import math
 import os
 import shlex
-import signal
 import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rankmill.batch.machine import cores
+from rankmill.cli.stop import sigterm_as_interrupt
 from rankmill.cluster import connect
 from rankmill.cluster.connection import choose_target
 from rankmill.cluster.haproxy import haproxy_ingress
-from rankmill.errors import RankmillError, UsageError
+from rankmill.errors import ModelError, RankmillError, UsageError
 from rankmill.scoring.engines.choose import this_machine
 from rankmill.serving.backend import ModelInfo
 from rankmill.serving.index import IndexInfo, index_of
 from rankmill.serving.keys import Keys, refuse_open
 from rankmill.serving.models import models_of
 from rankmill.serving.placement import cpus_needed, share_cores
-from rankmill.settings.serve import ServeSettings
+from rankmill.settings.serve import ServeSettings, deployment_name
 
 _log = logging.getLogger("rankmill")
 
@@ -101,7 +101,7 @@ def serving(settings: ServeSettings) -> Iterator[Endpoint]:
             stack.enter_context(haproxy_ingress())
         cpus = max(cores(), math.ceil(cpus_needed(settings, gpus=gpus))) + 1
         cluster = stack.enter_context(connect(settings.address, num_cpus=cpus))
-        stack.enter_context(_sigterm_as_interrupt())
+        stack.enter_context(sigterm_as_interrupt())
         stack.enter_context(_deployed(settings, models, index, local=cluster.local))
         url = _url(settings)
         _wait_for_answer(url)
@@ -120,30 +120,35 @@ def _deployed(
 
     target = application(settings, models, index)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
+    keep = False
     try:
         try:
             serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
+            keep = not local and _APPLICATION in serve.status().applications
             serve.run(target, name=_APPLICATION, route_prefix="/", logging_config=quiet)
         except (RuntimeError, RayError) as error:
-            raise RankmillError(f"The application did not start: {error}") from error
+            raise _failure(models, error) from error
+        keep = False
         yield
     finally:
         if local:
             serve.shutdown()  # type: ignore[no-untyped-call]
-        else:
+        elif not keep:  # a version that fails leaves the one before it
             serve.delete(_APPLICATION)
 
 
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+def _failure(models: Iterable[str], error: Exception) -> RankmillError:
+    """Names the models that could not be started, with the last line of what Ray has of each: its error."""
+    from ray import serve  # noqa: PLC0415  as above
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    found = serve.status().applications.get(_APPLICATION)
+    failures = []
+    for model in models:
+        about = found and found.deployments.get(deployment_name(model))
+        if about and about.status == "DEPLOY_FAILED":
+            last = about.message.strip().splitlines()[-1].strip()
+            failures.append(f"The model {model!r} could not be started: {last}")
+    return ModelError(" ".join(failures)) if failures else RankmillError(f"The application did not start: {error}")
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -68,6 +68,20 @@ def stoppable(output: str) -> Iterator[Callable[[], None]]:
             timer.cancel()
 
 
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Raise Terminated in a `with` block when SIGTERM comes, so that it ends as with Ctrl-C."""
+
+    def interrupt(*_: object) -> None:
+        raise Terminated
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
 def _give_up(code: int) -> None:
     sys.stderr.write(f"Some processes did not stop within {_GRACE_SECONDS:g} s; leaving them to end by themselves.\n")
     sys.stderr.flush()

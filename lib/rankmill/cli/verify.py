@@ -5,9 +5,10 @@ import sys
 from dataclasses import asdict
 
 from rankmill.batch.recorded import open_output, read
-from rankmill.batch.summary import UNVERIFIED
+from rankmill.batch.summary import unverified_inputs
 from rankmill.batch.verify import Verified, verify
 from rankmill.settings.output import VerifySettings
+from rankmill.wording import counted
 
 DAMAGED = 1
 
@@ -30,13 +31,13 @@ def _text(found: Verified) -> str:
     state = "complete" if found.complete else "incomplete: its job is not finished"
     cut = totals.scored - totals.rows_out
     counts = (
-        f"{totals.shards:,} of {found.shards:,} shards committed: {totals.pairs_in:,} pairs read = "
+        f"{totals.shards:,} of {counted(found.shards, 'shard')} committed: {counted(totals.pairs_in, 'pair')} read = "
         f"{totals.rows_out:,} ranked + {totals.rejected:,} rejected + {cut:,} cut by --top-k"
     )
     depth = "every byte was read" if found.deep else "records, sizes and footers were read; --deep reads every byte"
     wrong = len(found.problems)
-    verdict = f"{wrong:,} {'problem' if wrong == 1 else 'problems'}:" if wrong else f"No problem found ({depth})."
-    unverified = [f"{found.unverified_inputs:,} {UNVERIFIED}"] if found.unverified_inputs else []
+    verdict = f"{counted(wrong, 'problem')}:" if wrong else f"No problem found ({depth})."
+    unverified = [unverified_inputs(found.unverified_inputs)] if found.unverified_inputs else []
     lines = [f"{found.output} is {state}", counts, *unverified, verdict]
     lines += [f"  - {problem}" for problem in found.problems]
     return "\n".join(lines) + "\n"

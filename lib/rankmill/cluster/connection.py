@@ -12,7 +12,7 @@ from typing import Any
 
 from rankmill.cluster.capacity import ClusterInfo, Node, may_grow
 from rankmill.cluster.source import SourceTree, driver_source, refuse_stale, source_reader, working_tree_source
-from rankmill.errors import UsageError
+from rankmill.errors import RankmillError, UsageError
 
 _log = logging.getLogger("rankmill")
 
@@ -49,6 +49,7 @@ def connect(address: str | None = None, *, num_cpus: int | None = None) -> Itera
 
     Raises:
         UsageError: the address cannot be used, or driver and workers would run different copies of rankmill.
+        RankmillError: Ray could not be started here.
     """
     target = choose_target(address, os.environ)
     if _connected():
@@ -134,13 +135,16 @@ def _log_to_driver() -> bool:
 def _start(num_cpus: int | None) -> None:
     import ray  # noqa: PLC0415  after the environment is set
 
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        include_dashboard=False,
-        logging_level=logging.ERROR,
-        log_to_driver=_log_to_driver(),
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            log_to_driver=_log_to_driver(),
+        )
+    except Exception as error:  # Ray's own, where its processes do not come up in time, is of no other class
+        raise RankmillError(f"Ray could not be started on this machine: {error}") from error
 
 
 def _join(address: str) -> None:

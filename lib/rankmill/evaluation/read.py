@@ -18,7 +18,7 @@ from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.locate import format_of, fsspec_options, list_files, open_input
-from rankmill.tables.trec import Problems, open_text, read_run
+from rankmill.tables.trec import Problems, read_run, read_text_lines
 
 _ENVIRONMENT = StorageSettings()
 """What the process's own environment says."""
@@ -37,8 +37,8 @@ def read_qrels(uri: str, storage: StorageSettings = _ENVIRONMENT) -> dict[str, d
         storage: where an object store is and who signs.
 
     Raises:
-        InputError: no such file, no judgement in it, unusable lines (the first 20 are named), missing columns, a
-            document judged twice for a query with different results.
+        InputError: no such file, no judgement in it, unusable lines (the first 20 are named; none may have more than
+            64 MiB), missing columns, a document judged twice for a query with different results.
         StorageError: the file system refused.
     """
     qrels = _parquet_qrels(uri, storage) if _is_parquet(uri, storage) else _text_qrels(uri, storage)
@@ -70,27 +70,26 @@ def _text_qrels(uri: str, storage: StorageSettings) -> dict[str, dict[str, int]]
     qrels: dict[str, dict[str, int]] = {}
     problems = Problems(uri)
     is_beir = False
-    with open_text(uri, storage=storage) as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if number == 1 and fields == _BEIR_HEADER:
-                is_beir = True
-                continue
-            if not fields:
-                continue
-            # BEIR separates by tabs, so that its ids may hold blanks; files that were edited by hand often do not.
-            values = line.rstrip("\n").split("\t") if is_beir and "\t" in line else fields
-            parsed = _judgement(values, is_beir=is_beir)
-            if isinstance(parsed, str):
-                problems.add(number, parsed)
-                continue
-            query_id, doc_id, relevance = parsed
-            known = qrels.setdefault(query_id, {}).setdefault(doc_id, relevance)
-            if known != relevance:
-                problems.add(
-                    number,
-                    f"document {doc_id!r} is judged {relevance} for query {query_id!r}, but {known} further up",
-                )
+    for number, line in read_text_lines(uri, storage):
+        fields = line.split()
+        if number == 1 and fields == _BEIR_HEADER:
+            is_beir = True
+            continue
+        if not fields:
+            continue
+        # BEIR separates by tabs, so that its ids may hold blanks; files that were edited by hand often do not.
+        values = line.rstrip("\n").split("\t") if is_beir and "\t" in line else fields
+        parsed = _judgement(values, is_beir=is_beir)
+        if isinstance(parsed, str):
+            problems.add(number, parsed)
+            continue
+        query_id, doc_id, relevance = parsed
+        known = qrels.setdefault(query_id, {}).setdefault(doc_id, relevance)
+        if known != relevance:
+            problems.add(
+                number,
+                f"document {doc_id!r} is judged {relevance} for query {query_id!r}, but {known} further up",
+            )
     problems.refuse(_EXPECTED_QRELS)
     return qrels
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from rankmill.evaluation.compare import CONFIDENCE, Comparison, Difference
 from rankmill.evaluation.evaluate import Evaluation
+from rankmill.wording import counted
 
 
 def table(result: Evaluation | Comparison) -> Table:
@@ -59,15 +60,15 @@ def notes(result: Evaluation | Comparison) -> list[str]:
             *notes(result.run),
             *(note.replace("the run", "the baseline") for note in notes(result.baseline)[1:]),
         ]
-    lines = [f"{_count(len(result.query_ids), 'judged query', 'judged queries')}"]
+    lines = [f"{counted(len(result.query_ids), 'judged query', 'judged queries')}"]
     if result.without_results:
-        missing = _count(len(result.without_results), "judged query", "judged queries")
+        missing = counted(len(result.without_results), "judged query", "judged queries")
         lines.append(f"{missing} without results in the run score 0 ({_examples(result.without_results)})")
     if result.without_judgements:
-        extra = _count(len(result.without_judgements), "query", "queries")
+        extra = counted(len(result.without_judgements), "query", "queries")
         lines.append(f"{extra} of the run without judgements left out ({_examples(result.without_judgements)})")
     if result.repeated:
-        lines.append(f"{_count(result.repeated, 'repeated document', 'repeated documents')} of the run left out")
+        lines.append(f"{counted(result.repeated, 'repeated document', 'repeated documents')} of the run left out")
     return lines
 
 
@@ -101,10 +102,6 @@ def summary(result: Evaluation | Comparison) -> dict[str, Any]:
             for row in result.differences
         }
     return found
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def _examples(ids: tuple[str, ...]) -> str:

@@ -234,7 +234,7 @@ class _Parser:
             value = token.text.upper() == "TRUE"
         elif kind == "integer" and token.kind == "number" and token.text.lstrip("-").isdecimal():
             value = int(token.text)
-            value = value if -_INT64 <= value < _INT64 else None
+            value = value if abs(value) < _INT64 else None  # LanceDB cannot read the smallest integer
         elif kind == "number" and token.kind == "number":
             value = float(token.text) if math.isfinite(float(token.text)) else None
         if value is None:

@@ -8,12 +8,14 @@ SIGIR 2009:
 k = 60 is their value, fixed in a pilot study and never tuned since.
 """
 
-from collections.abc import Hashable, Sequence
-from typing import TypeVar
+import asyncio
+from collections.abc import Coroutine, Hashable, Sequence
+from typing import Any, TypeVar
 
 K = 60
 
 T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
 
 
 def fuse(rankings: Sequence[Sequence[T]], k: int = K) -> list[tuple[T, float]]:
@@ -31,3 +33,17 @@ def fuse(rankings: Sequence[Sequence[T]], k: int = K) -> list[tuple[T, float]]:
         for rank, item in enumerate(ranking, start=1):
             scores[item] = scores.get(item, 0.0) + 1 / (k + rank)
     return sorted(scores.items(), key=lambda scored: -scored[1])
+
+
+async def both(first: Coroutine[Any, Any, R], second: Coroutine[Any, Any, R]) -> tuple[R, R]:
+    """Run two searches side by side; where one fails, the other is cancelled, and has ended when this raises.
+
+    Raises:
+        Exception: what the first of them to fail raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as searches:
+            tasks = searches.create_task(first), searches.create_task(second)
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return tasks[0].result(), tasks[1].result()

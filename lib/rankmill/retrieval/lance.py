@@ -6,13 +6,14 @@ Full-text scores are Lance's BM25. Vectors are compared by their inner product, 
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from rankmill.errors import InputError
 from rankmill.retrieval.filters import Compare, IsNull, Like, OneOf, Value, parse, render
-from rankmill.retrieval.fusion import fuse
+from rankmill.retrieval.fusion import both, fuse
 from rankmill.retrieval.lance_table import (
     WHOLE,
     connect,
@@ -77,8 +78,7 @@ class LanceRetriever:
             return _found(await self._sparse(query, k, where))
         if mode == "dense":
             return _found(await self._dense(query, k, where))
-        lists = await asyncio.gather(self._sparse(query, k, where), self._dense(query, k, where))
-        return _found(_fused(lists, k))
+        return _found(_fused(await both(self._sparse(query, k, where), self._dense(query, k, where)), k))
 
     def close(self) -> None:
         """See `Retriever`."""
@@ -148,7 +148,7 @@ async def lance_manifest(uri: str, storage: StorageSettings = _ENVIRONMENT) -> M
 
 
 async def _open_whole(uri: str, storage: StorageSettings) -> tuple[Manifest, "AsyncTable"]:
-    table = await open_table(await connect(uri, storage), uri)
+    table = await open_table(await connect(uri, storage), uri) if _may_be_there(uri) else None
     if table is None:
         raise InputError(f"There is no index at {uri}; `rankmill index --corpus ... --index {uri}` builds one.")
     manifest = await read_manifest(table, uri)
@@ -157,6 +157,11 @@ async def _open_whole(uri: str, storage: StorageSettings) -> tuple[Manifest, "As
             raise not_whole(uri, await table.count_rows())
         await table.checkout(WHOLE)
     return manifest, table
+
+
+def _may_be_there(uri: str) -> bool:
+    """Whether to look for a table: connecting makes a local folder that is missing."""
+    return "://" in uri or Path(uri).expanduser().exists()
 
 
 def _fused(lists: Sequence[pa.Table], k: int) -> pa.Table:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rankmill.errors import InputError, UsageError
 from rankmill.retrieval.filters import Compare, IsNull, Kind, Like, OneOf, parse, render
-from rankmill.retrieval.fusion import fuse
+from rankmill.retrieval.fusion import both, fuse
 from rankmill.retrieval.milvus_client import connect, disconnect, milvus_errors, model_part, whole_collection
 from rankmill.retrieval.retriever import Embed, Found, Mode, modes_with, no_such_mode
 
@@ -52,9 +54,7 @@ class MilvusRetriever:
             return _found(await asyncio.to_thread(self._sparse, query, k, where))
         if mode == "dense":
             return _found(await asyncio.to_thread(self._dense, query, k, where))
-        lists = await asyncio.gather(
-            asyncio.to_thread(self._sparse, query, k, where), asyncio.to_thread(self._dense, query, k, where)
-        )
+        lists = await both(_on_thread(self._sparse, query, k, where), _on_thread(self._dense, query, k, where))
         rows = {row["doc_id"]: row for hits in lists for row, _ in hits}
         best = fuse([[row["doc_id"] for row, _ in hits] for hits in lists])[:k]
         return _found([(rows[doc_id], score) for doc_id, score in best])
@@ -89,6 +89,16 @@ class MilvusRetriever:
         return sorted(found, key=lambda hit: (-hit[1], hit[0]["doc_id"]))
 
 
+async def _on_thread(search: Callable[[str, int, str], list[_Hit]], query: str, k: int, where: str) -> list[_Hit]:
+    """Search on a thread, which cannot be stopped: a search that is cancelled ends when its thread does."""
+    running = asyncio.get_running_loop().run_in_executor(None, search, query, k, where)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
 def open_milvus(uri: str, embed: Embed | None = None, fingerprint: str | None = None) -> MilvusRetriever:
     """Open an index for searching; takes a moment, so call it on a thread.
 
@@ -102,6 +112,8 @@ def open_milvus(uri: str, embed: Embed | None = None, fingerprint: str | None = 
         UsageError: the vectors are those of another model, or there are none.
         StorageError: the server refused or cannot be reached.
     """
+    if not uri.lower().startswith("http") and not Path(uri).exists():  # connecting would make the file
+        raise _no_index(uri)
     client, alias = connect(uri)
     try:
         with milvus_errors(uri):
@@ -118,8 +130,12 @@ def open_milvus(uri: str, embed: Embed | None = None, fingerprint: str | None = 
 def _whole(client: Any, alias: str, uri: str) -> str:
     collection = whole_collection(client, alias)
     if collection is None:
-        raise InputError(f"There is no whole index at {uri}; `rankmill index` builds one, or goes on with it.")
+        raise _no_index(uri)
     return collection
+
+
+def _no_index(uri: str) -> InputError:
+    return InputError(f"There is no whole index at {uri}; `rankmill index` builds one, or goes on with it.")
 
 
 def _refuse_other_model(collection: str, alias: str, fingerprint: str | None, uri: str) -> None:

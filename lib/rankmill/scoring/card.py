@@ -11,6 +11,7 @@ from typing import Any
 from rankmill.scoring.files import Tensor, sha256
 from rankmill.scoring.limits import Limits
 from rankmill.scoring.model_files import ModelFiles
+from rankmill.scoring.text_encoder import BYTES_PER_TOKEN
 
 # where a model was made and with which release does not change what it computes
 _IRRELEVANT_CONFIG = frozenset(
@@ -38,7 +39,8 @@ class ModelCard:
     stored_dtype: str
     """Of most parameters in the file, as safetensors names it (F32, F16, BF16, I8); computed in `precision`."""
     max_length: int
-    """Tokens per pair, special tokens included, as it will be used (two-sided models: per document)."""
+    """Tokens per pair, special tokens included, as it will be used (two-sided models: per document); 0 for a model that
+    gets texts."""
     max_query_tokens: int
     input_format: str
     """What the model reads, for people: `[CLS] query [SEP] document [SEP], segments 0 and 1`."""
@@ -49,6 +51,16 @@ class ModelCard:
     precision: str
     fingerprint: str
     """64 hexadecimal digits over weights, tokenizer, config, pair format, truncation, precision and activation."""
+
+    @property
+    def token_limit(self) -> int | None:
+        """`max_length`; None for a model that gets texts, and cuts them or not."""
+        return self.max_length or None
+
+    @property
+    def ids_per_token(self) -> int:
+        """Ids of an `EncodedPairs` that count as one token: more than 1 for a model that gets texts, as bytes."""
+        return 1 if self.max_length else BYTES_PER_TOKEN
 
 
 def make_card(

@@ -1,6 +1,6 @@
 """What all scorers here have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.model import Encoder
@@ -18,6 +18,8 @@ class CardScorer:
     def __init__(self, card: ModelCard, encoder: Encoder) -> None:
         self.card = card
         self._encoder = encoder
+        self.after_pass: Callable[[], None] = _nothing
+        """Called after each forward pass; whoever watches over this process learns from it that the model works."""
 
     @property
     def fingerprint(self) -> str:
@@ -32,3 +34,7 @@ class CardScorer:
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Encode pairs `(queries[i], texts[i])`; see the encoder."""
         return self._encoder.encode(queries, texts)
+
+
+def _nothing() -> None:
+    """Nobody watches."""

@@ -167,6 +167,7 @@ class EmbeddingScorer(CardScorer):
                     too_large.append(int(rows[0]))
                     continue
                 pending += [rows[len(rows) // 2 :], rows[: len(rows) // 2]]
+            self.after_pass()
         return found, too_large
 
     def _refuse(self, pairs: EncodedPairs, too_large: NDArray[np.int64]) -> None:

@@ -1,13 +1,17 @@
 """The ways in: `check_model` (quick, before any accelerator starts), `load_encoder` and `load_scorer`."""
 
+import threading
+from dataclasses import replace
+from functools import cached_property
+
 from rankmill.errors import ModelError
 from rankmill.scoring import custom, remote
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.engines.choose import concrete
 from rankmill.scoring.families.recognise import recognise
-from rankmill.scoring.locate import locate
+from rankmill.scoring.locate import Location, locate
 from rankmill.scoring.model import Encoder, Model
-from rankmill.scoring.model_files import read_files
+from rankmill.scoring.model_files import ModelFiles, read_files
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 
@@ -36,15 +40,22 @@ def load_encoder(options: ScorerOptions) -> Encoder:
     return read_model(options).encoder()
 
 
-def load_scorer(options: ScorerOptions) -> Scorer:
+def load_scorer(options: ScorerOptions, patience: remote.Patience | None = None) -> Scorer:
     """Load the scorer.
+
+    Args:
+        options: which model, and how to run it.
+        patience: with an endpoint, where the model is one; None is that of a batch job.
 
     Raises:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model, or the device is not there.
     """
     options = concrete(options)
-    return read_model(options).load(options)
+    model = read_model(options)
+    if patience is not None and isinstance(model, remote.Remote):
+        model = replace(model, patience=patience)
+    return model.load(options)
 
 
 def read_model(options: ScorerOptions) -> Model:
@@ -54,13 +65,45 @@ def read_model(options: ScorerOptions) -> Model:
         ModelError: the model cannot be used.
         UsageError: a limit in `options` does not fit the model.
     """
-    if options.model.startswith(custom.PREFIX):
-        return custom.read(options)
-    if remote.is_url(options.model):
-        return remote.read(options)
-    try:
-        location = locate(options, lambda name, folder: recognise(name, folder, options))
-        reader = recognise(location.name, location.folder, options)
-        return reader(read_files(location), options)
-    except OSError as error:
-        raise ModelError(f"The files of the model {options.model!r} cannot be read: {error}.") from error
+    return ModelSource(options, shared=False).read(options)
+
+
+class ModelSource:
+    """One model, whose files are read and parsed once for any number of limits and instructions. May be shared.
+
+    Args:
+        options: which model. Nothing is read before `read`.
+        shared: whether `read` will be called more than once; see `ModelTokenizer`.
+    """
+
+    def __init__(self, options: ScorerOptions, *, shared: bool = True) -> None:
+        self._options = options
+        self._shared = shared
+        self._lock = threading.Lock()
+
+    def read(self, options: ScorerOptions) -> Model:
+        """The model under other options, which name the same one; what tokenises is shared by all that it gives.
+
+        Raises:
+            ModelError, UsageError: as `read_model`.
+        """
+        if options.model.startswith(custom.PREFIX):
+            return custom.read(options)
+        if remote.is_url(options.model):
+            return remote.read(options)
+        try:
+            with self._lock:  # of those that come at once, one reads the files
+                location = self._location
+                reader = recognise(location.name, location.folder, options)
+                files = self._files
+            return reader(files, options)
+        except OSError as error:
+            raise ModelError(f"The files of the model {options.model!r} cannot be read: {error}.") from error
+
+    @cached_property
+    def _location(self) -> Location:
+        return locate(self._options, lambda name, folder: recognise(name, folder, self._options))
+
+    @cached_property
+    def _files(self) -> ModelFiles:
+        return read_files(self._location, shared=self._shared)

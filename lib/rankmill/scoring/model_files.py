@@ -7,6 +7,7 @@ from typing import Any
 
 from rankmill.scoring.files import Tensor, read_headers, read_json, read_json_if_any, weight_files
 from rankmill.scoring.locate import Location
+from rankmill.scoring.model_tokenizer import ModelTokenizer
 from rankmill.scoring.tokenizer_files import with_config
 
 
@@ -27,7 +28,7 @@ class ModelFiles:
     location: Location
     config: Mapping[str, Any]
     """config.json."""
-    tokenizer_json: Mapping[str, Any]
+    tokenizer: ModelTokenizer
     """With the settings of tokenizer_config.json and sentence_bert_config.json, without truncation and padding."""
     tokenizer_config: Mapping[str, Any]
     """tokenizer_config.json, or empty."""
@@ -47,13 +48,22 @@ class ModelFiles:
         return self.location.name
 
     @property
+    def tokenizer_json(self) -> Mapping[str, Any]:
+        """As `tokenizer` reads it."""
+        return self.tokenizer.json
+
+    @property
     def stated_lengths(self) -> list[Any]:
         """What tokenizer and sentence-transformers' files say about the length; may be anything."""
         return [self.tokenizer_config.get("model_max_length"), self.sentence_bert.get("max_seq_length")]
 
 
-def read_files(location: Location) -> ModelFiles:
+def read_files(location: Location, *, shared: bool = False) -> ModelFiles:
     """Read a model's folder.
+
+    Args:
+        location: where it is.
+        shared: whether many encoders will be made of it; see `ModelTokenizer`.
 
     Raises:
         ModelError: a file is missing or damaged, or the weights are not safetensors.
@@ -66,11 +76,15 @@ def read_files(location: Location) -> ModelFiles:
     return ModelFiles(
         location=location,
         config=config,
-        tokenizer_json=with_config(
+        tokenizer=ModelTokenizer(
             model,
-            read_json(model, folder / "tokenizer.json"),
-            tokenizer_config,
-            lower_case=bool(sentence_bert.get("do_lower_case")),
+            with_config(
+                model,
+                read_json(model, folder / "tokenizer.json"),
+                tokenizer_config,
+                lower_case=bool(sentence_bert.get("do_lower_case")),
+            ),
+            shared=shared,
         ),
         tokenizer_config=tokenizer_config,
         sentence_transformers=read_json_if_any(model, folder / "config_sentence_transformers.json"),

@@ -38,6 +38,7 @@ class PairScorer(CardScorer):
         super().__init__(card, encoder)
         self.batch_tokens = _budget(card, engine, options)
         self.engine = engine
+        self._packed: tuple[tuple[int, bytes], list[NDArray[np.int64]]] | None = None
 
     def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
         """Run the forward pass.
@@ -66,7 +67,12 @@ class PairScorer(CardScorer):
 
     def batches(self, lengths: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The micro-batches of pairs with `lengths` tokens, shape (n,): positions; see `pack`."""
-        return pack(lengths, self.batch_tokens, CPU_BATCH if self.engine.device == "cpu" else None)
+        asked = (self.batch_tokens, lengths.tobytes())
+        known = self._packed
+        if known is None or known[0] != asked:  # the padding of a call is asked for when it was made
+            fixed = CPU_BATCH if self.engine.device == "cpu" else None
+            self._packed = known = asked, pack(lengths, self.batch_tokens, fixed)
+        return known[1]
 
     def _run(self, pairs: EncodedPairs) -> tuple[list[NDArray[np.int64]], list[Any], list[int]]:
         """Run every micro-batch; where one does not fit into memory, that one and all after it are made smaller.
@@ -95,6 +101,7 @@ class PairScorer(CardScorer):
                 pending = [left[part] for part in self.batches(lengths[left])][::-1]
             else:
                 done.append(rows)
+            self.after_pass()
         return done, outputs, too_large
 
 

@@ -90,13 +90,13 @@ class PromptEncoder:
     """Turns pairs of texts into the token ids of a prompt. Survives pickling.
 
     Args:
-        tokenizer_json: `tokenizer_files.reading_specials_as_text`, as JSON text.
+        tokenizer: the model's, for texts; may be shared.
         parts: the prompt.
         limits: with room for the prompt, the query and at least one token of a document.
     """
 
-    def __init__(self, tokenizer_json: str, parts: PromptParts, limits: Limits) -> None:
-        self._tokenizer = TextTokenizer(tokenizer_json)
+    def __init__(self, tokenizer: TextTokenizer, parts: PromptParts, limits: Limits) -> None:
+        self._tokenizer = tokenizer
         self.parts = parts
         self.limits = limits
 

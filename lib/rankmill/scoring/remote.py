@@ -25,7 +25,7 @@ import urllib3
 from numpy.typing import NDArray
 from urllib3.exceptions import HTTPError, MaxRetryError
 
-from rankmill.errors import ModelError
+from rankmill.errors import EndpointError, ModelError
 from rankmill.scoring.card import ModelCard, text_card
 from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.options import ScorerOptions
@@ -43,7 +43,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How an endpoint is asked, and for how long. All times in seconds."""
+    """How an endpoint is asked, and for how long. All times in seconds. The defaults are those of a batch job."""
 
     pairs_per_request: int = 64
     attempts: int = 8
@@ -62,6 +62,8 @@ class Remote:
     """An address; nothing has been sent there."""
 
     url: str
+    patience: Patience = Patience()
+    """Of the client that `load` makes."""
 
     def card(self, precision: str) -> ModelCard:  # noqa: ARG002 - its precision is its own
         """Describe it."""
@@ -77,7 +79,7 @@ class Remote:
         Raises:
             ModelError: the bearer token is nothing that a header could hold.
         """
-        return RemoteScorer(self.card(options.precision), Patience(), os.environ.get(TOKEN_VARIABLE))
+        return RemoteScorer(self.card(options.precision), self.patience, os.environ.get(TOKEN_VARIABLE))
 
 
 class RemoteScorer(CardScorer):
@@ -123,7 +125,8 @@ class RemoteScorer(CardScorer):
             Float32, shape (n,), input order. Empty in, empty out.
 
         Raises:
-            ModelError: the endpoint cannot be reached, refuses, or answers something else than one number per pair.
+            EndpointError: the endpoint cannot be reached, or refuses.
+            ModelError: it answers something else than one number per pair.
             NonFiniteScoreError: naming the pairs whose score is NaN, infinite or null.
         """
         queries, texts = decode(pairs)
@@ -140,12 +143,13 @@ class RemoteScorer(CardScorer):
             answer = self._pool.request("POST", url, body=body, headers=self._headers, redirect=False)
         except HTTPError as error:
             reason = error.reason if isinstance(error, MaxRetryError) else error
-            raise ModelError(
+            raise EndpointError(
                 f"The scoring endpoint {url} gave no answer in {self._patience.attempts} attempts "
-                f"({type(reason).__name__}: {reason}). Check the address, and that the service runs."
+                f"({type(reason).__name__}: {reason}). Check the address, and that the service runs.",
+                passing=True,
             ) from error
         if answer.status != 200:
-            raise ModelError(_refusal(url, answer.status, answer.headers, answer.data, self._patience.attempts))
+            raise _refusal(url, answer.status, answer.headers, answer.data, self._patience.attempts)
         try:
             scores = json.loads(answer.data)["scores"]
         except (ValueError, TypeError, KeyError) as error:
@@ -189,19 +193,20 @@ def read(options: ScorerOptions) -> Remote:
     return Remote(options.model)
 
 
-def _refusal(url: str, status: int, headers: Mapping[str, str], body: bytes, attempts: int) -> str:
+def _refusal(url: str, status: int, headers: Mapping[str, str], body: bytes, attempts: int) -> EndpointError:
     if status in (401, 403):
-        return (
+        return EndpointError(
             f"The scoring endpoint {url} answered {status}: it wants a bearer token that it accepts, in the "
             f"environment variable {TOKEN_VARIABLE} of every worker."
         )
     if 300 <= status < 400:
-        return (
+        return EndpointError(
             f"The scoring endpoint {url} answered {status} and points to {headers.get('Location', 'nowhere')}; "
             "redirects are not followed: give --model the final address."
         )
-    often = f" {attempts} times, at last" if status in _TRANSIENT else ""
-    return f"The scoring endpoint {url} answered{often} {status}: {_shown(body)}."
+    passing = status in _TRANSIENT
+    often = f" {attempts} times, at last" if passing else ""
+    return EndpointError(f"The scoring endpoint {url} answered{often} {status}", f": {_shown(body)}.", passing)
 
 
 def _shown(body: bytes) -> str:

@@ -44,13 +44,13 @@ class SidedEncoder:
     """Turns pairs of texts into pairs of token sequences. Survives pickling.
 
     Args:
-        tokenizer_json: `tokenizer_files.reading_specials_as_text`, as JSON text.
+        tokenizer: the model's, for texts; may be shared.
         query: how queries are written.
         document: how documents are written.
     """
 
-    def __init__(self, tokenizer_json: str, query: Side, document: Side) -> None:
-        self._tokenizer = TextTokenizer(tokenizer_json)
+    def __init__(self, tokenizer: TextTokenizer, query: Side, document: Side) -> None:
+        self._tokenizer = tokenizer
         self.query = query
         self.document = document
 

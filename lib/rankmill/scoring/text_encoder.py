@@ -10,6 +10,9 @@ from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.text_tokens import readable
 from rankmill.types import EncodedPairs
 
+BYTES_PER_TOKEN = 4
+"""What a token of such texts is taken to be where tokens are counted, for limits, queues and bills: English has 4 to 5
+letters per token. An estimate, since nobody here knows what the scorer makes of them."""
 _NAMED_IN_MESSAGES = 10
 
 
@@ -17,7 +20,7 @@ class TextEncoder:
     """Turns pairs of texts into their UTF-8 bytes, the query's before the document's. Survives pickling."""
 
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Write pairs `(queries[i], texts[i])` as bytes, one per "token"; nothing is cut.
+        """Write pairs `(queries[i], texts[i])` as bytes, each in the place of a token id; nothing is cut.
 
         Args:
             queries: n strings; may be empty strings.

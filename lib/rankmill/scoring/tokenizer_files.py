@@ -1,10 +1,7 @@
 """Reading a fast tokenizer's tokenizer.json the way transformers does, with user text that stays text."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
-
-from tokenizers import Tokenizer
 
 from rankmill.errors import ModelError
 
@@ -14,19 +11,6 @@ _BERT_SETTINGS = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
-
-
-def parse_tokenizer(model: str, tokenizer_json: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer as its file describes it, post-processor included.
-
-    Raises:
-        ModelError: the tokenizers library cannot read it.
-    """
-    try:
-        return Tokenizer.from_str(json.dumps(tokenizer_json))
-    except Exception as error:
-        # the library raises bare Exception
-        raise ModelError(f"The tokenizer.json of the model {model!r} cannot be read: {error}.") from error
 
 
 def with_config(
@@ -70,7 +54,7 @@ def with_config(
     return result
 
 
-def reading_specials_as_text(tokenizer_json: Mapping[str, Any]) -> dict[str, Any]:
+def reading_specials_as_text(tokenizer_json: Mapping[str, Any], hidden: Collection[int] = ()) -> dict[str, Any]:
     """Make it impossible for text to become a special token.
 
     `encode_special_tokens` alone stops the search for special tokens in the text; the vocabulary can still produce
@@ -80,10 +64,13 @@ def reading_specials_as_text(tokenizer_json: Mapping[str, Any]) -> dict[str, Any
 
     Args:
         tokenizer_json: as `with_config` returns it; the post-processor is dropped, since it refers to the old names.
+        hidden: ids of added tokens to treat like special ones.
     """
     added = [token for token in tokenizer_json.get("added_tokens", []) if isinstance(token, Mapping)]
     names = {
-        str(token["content"]): f"special token {token['id']} of this model" for token in added if token.get("special")
+        str(token["content"]): f"special token {token['id']} of this model"
+        for token in added
+        if token.get("special") or token["id"] in hidden
     }
     model = dict(tokenizer_json["model"])
     vocabulary = model.get("vocab")
@@ -93,7 +80,10 @@ def reading_specials_as_text(tokenizer_json: Mapping[str, Any]) -> dict[str, Any
         model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
     if model.get("unk_token") in names:
         model["unk_token"] = names[model["unk_token"]]
-    renamed = [{**token, "content": names.get(token["content"], token["content"])} for token in added]
+    renamed = [
+        {**token, "content": names[token["content"]], "special": True} if token["content"] in names else token
+        for token in added
+    ]
     return {**tokenizer_json, "model": model, "added_tokens": renamed, "post_processor": None}
 
 

@@ -25,13 +25,13 @@ class PairEncoder:
     """Turns pairs of texts into token ids. Survives pickling.
 
     Args:
-        tokenizer_json: `tokenizer_files.reading_specials_as_text`, as JSON text.
+        tokenizer: the model's, for texts; may be shared.
         template: the model's pair format.
         limits: with room for the template, the query and at least one token of a document.
     """
 
-    def __init__(self, tokenizer_json: str, template: PairTemplate, limits: Limits) -> None:
-        self._tokenizer = TextTokenizer(tokenizer_json)
+    def __init__(self, tokenizer: TextTokenizer, template: PairTemplate, limits: Limits) -> None:
+        self._tokenizer = tokenizer
         self.template = template
         self.limits = limits
         self._room = limits.max_length - template.special_tokens

@@ -1,5 +1,5 @@
 """The online endpoint: limits, dialects, one internal request, a batcher per scorer, Ray Serve around it.
 
-Only `application`, `deployments`, `serve_backend` and `serve_retriever` know Ray; everything else is plain asyncio and
-needs none in a test.
+Only `application`, `deployments`, `presence`, `serve_backend` and `serve_retriever` know Ray; everything else is plain
+asyncio and needs none in a test.
 """

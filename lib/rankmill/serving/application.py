@@ -22,6 +22,8 @@ _WAITING_SEARCHES = 256
 """Searches that may wait in a gateway before it refuses more."""
 _STARTS = 3
 """Attempts of a replica to load its model, before the deployment fails and the one before it goes on."""
+_GRACE_SECONDS = 5.0
+"""Beyond the longest request, for a replica that is to go: its last answers have to leave too."""
 _DOWNSCALE_SECONDS = 120.0
 _UPSCALE_SECONDS = 5.0
 _LOOK_BACK_SECONDS = 12.0
@@ -38,8 +40,9 @@ def application(
         models: what `models_of` says of it.
         index: what `index_of` says of it.
     """
+    grace = settings.gateway.timeout_seconds + _GRACE_SECONDS
     scorers = {
-        model.public_name: _scorer(model).bind(models[model.public_name], model.queue_tokens, model.cache_bytes)
+        model.public_name: _scorer(model, grace).bind(models[model.public_name], model.queue_tokens, model.cache_bytes)
         for model in settings.served
     }
     sleepers = frozenset(model.public_name for model in settings.served if model.replicas[0] == 0)
@@ -49,14 +52,15 @@ def application(
         num_replicas=settings.gateways,
         max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": GATEWAY_CPUS},
+        graceful_shutdown_timeout_s=grace,
     )
     if index is None:
         return gateway.bind(settings.gateway, models, scorers, sleepers)  # type: ignore[no-any-return]
-    retriever = _retriever(settings.index_replicas).bind(index)
+    retriever = _retriever(settings.index_replicas, grace).bind(index)
     return gateway.bind(settings.gateway, models, scorers, sleepers, index, retriever)  # type: ignore[no-any-return]
 
 
-def _retriever(replicas: int) -> Any:  # as `_scorer`
+def _retriever(replicas: int, grace: float) -> Any:  # as `_scorer`
     return serve.deployment(
         RetrieverDeployment,
         name="retriever",
@@ -64,11 +68,12 @@ def _retriever(replicas: int) -> Any:  # as `_scorer`
         max_ongoing_requests=_SEARCHES,
         max_queued_requests=_WAITING_SEARCHES,
         ray_actor_options={"num_cpus": RETRIEVER_CPUS},
+        graceful_shutdown_timeout_s=grace,
         max_constructor_retry_count=_STARTS,
     )
 
 
-def _scorer(model: ModelSettings) -> Any:  # a serve.Deployment; its decorator is typed for its other uses
+def _scorer(model: ModelSettings, grace: float) -> Any:  # a serve.Deployment; its decorator is typed for its other uses
     where = place(model, gpus=this_machine().gpus)
     low, high = model.replicas
     scaling: Mapping[str, Any] = {"num_replicas": low}
@@ -92,6 +97,7 @@ def _scorer(model: ModelSettings) -> Any:  # a serve.Deployment; its decorator i
         name=deployment_name(model.public_name),
         max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": where.cpus, "num_gpus": where.gpus},
+        graceful_shutdown_timeout_s=grace,
         max_constructor_retry_count=_STARTS,
         **scaling,
     )

@@ -77,6 +77,8 @@ class Scored:
     """Pairs whose logits were known and not computed again; of pairs in chunks, the chunks."""
     work: Work = Work()
     """What it took to compute the others."""
+    lost: int = 0
+    """Pairs that replicas had when they died, before another one scored them."""
 
 
 class OtherVersionError(Exception):

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from rankmill.errors import NonFiniteScoreError
+from rankmill.errors import EndpointError, NonFiniteScoreError
 from rankmill.serving.backend import Work
 from rankmill.serving.calls import Call, Forward, Job, Share, Waste, next_call
 from rankmill.serving.fair import FairOrder
 from rankmill.serving.request_error import Kind, RequestError
+from rankmill.serving.slices import token_counts
 from rankmill.types import EncodedPairs
 
 _log = logging.getLogger("rankmill")
@@ -27,6 +28,8 @@ CALL_SECONDS = 0.05
 """Newcomers hardly notice a call of this length, and many short ones cost more."""
 _MEMORY = 0.8
 """Weight of what was known of the speed before a call; one call says little."""
+_RETRY_SECONDS = 1.0
+"""Until a scorer that asks somebody else is worth another try."""
 
 
 class Batcher:
@@ -37,6 +40,7 @@ class Batcher:
         call_tokens: of a call at most, padding included, more where it is fast; a longer pair is a call alone.
         call_seconds: that a call may take even so.
         queue_tokens: at most so many wait; a larger request is taken in where nothing else waits.
+        ids_per_token: that all tokens here are counted by; see `ModelCard.ids_per_token`.
         waste: counts the padding; None where there is none.
         thread: one, which the batcher ends; None for a new one.
     """
@@ -48,11 +52,13 @@ class Batcher:
         call_tokens: int,
         queue_tokens: int,
         call_seconds: float = CALL_SECONDS,
+        ids_per_token: int = 1,
         waste: Waste | None = None,
         thread: ThreadPoolExecutor | None = None,
     ) -> None:
         self.work = Work()
         """What it has done since it was made."""
+        self._ids_per_token = ids_per_token
         self._waste = waste
         self._forward = forward
         self._call_tokens = call_tokens
@@ -89,7 +95,7 @@ class Batcher:
             Logits, shape (n,), input order; and what it took.
 
         Raises:
-            RequestError: OVERLOADED, UNAVAILABLE (closed), DEADLINE, or INTERNAL.
+            RequestError: OVERLOADED, UNAVAILABLE (closed, or its endpoint gives no scores), DEADLINE, or INTERNAL.
         """
         if self._closed:
             raise RequestError(Kind.UNAVAILABLE, "This scorer is shutting down; try again.", retry_after=1.0)
@@ -120,7 +126,7 @@ class Batcher:
         self._thread.shutdown()
 
     def _admit(self, pairs: EncodedPairs, deadline: float) -> Job:
-        costs = np.maximum(pairs.lengths, 1)
+        costs = np.maximum(token_counts(pairs, self._ids_per_token), 1)
         tokens = int(costs.sum())
         if self._queued:
             self._refuse_overload(tokens, deadline)
@@ -194,6 +200,12 @@ class Batcher:
         match call.outcome:
             case NonFiniteScoreError() as error:
                 self._fail_some(call.shares, error.pairs)
+            case EndpointError() as error:
+                _log.error("a forward pass of %s pairs failed: %s", len(call.lengths), error.message)
+                if error.passing:
+                    self._fail(call.shares, "The endpoint of this model gives no scores now.", Kind.UNAVAILABLE)
+                else:
+                    self._fail(call.shares, "The endpoint of this model refused.")
             case Exception() as error:
                 _log.error("a forward pass of %s pairs failed", len(call.lengths), exc_info=error)
                 self._fail(call.shares, f"The model failed with {type(error).__name__}.")
@@ -227,11 +239,12 @@ class Batcher:
                 self._forget(job)
                 job.done.set_result(None)
 
-    def _fail(self, shares: list[Share], message: str) -> None:
+    def _fail(self, shares: list[Share], message: str, kind: Kind = Kind.INTERNAL) -> None:
+        retry_after = _RETRY_SECONDS if kind is Kind.UNAVAILABLE else None
         for share in shares:
             if not share.job.done.done():
                 self._forget(share.job)
-                share.job.done.set_exception(RequestError(Kind.INTERNAL, message))
+                share.job.done.set_exception(RequestError(kind, message, retry_after=retry_after))
 
     def _fail_some(self, shares: list[Share], bad: tuple[int, ...]) -> None:
         """End the requests that own the pairs without a score; what the others had in that call waits once more."""

@@ -24,7 +24,7 @@ class Job:
 
     pairs: EncodedPairs
     costs: NDArray[np.int64]
-    """Shape (n,): tokens per pair."""
+    """Shape (n,): tokens per pair; an empty one counts as one token."""
     waiting: NDArray[np.int64]
     """Rows that are in no call yet, longest first, so that pairs of similar length share micro-batches."""
     end: float
@@ -76,7 +76,7 @@ class Call:
 
     shares: list[Share]
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Shape (n,): tokens per pair; known when it was made, as is what follows."""
+    """Shape (n,): ids per pair; known when it was made, as is what follows."""
     outcome: NDArray[np.float32] | Exception | None = None
     """Logits, shape (n,), or what the scorer raised."""
     seconds: float = 0.0
@@ -85,8 +85,8 @@ class Call:
 
     @property
     def tokens(self) -> int:
-        """Of its pairs; an empty one counts as one token."""
-        return int(np.maximum(self.lengths, 1).sum())
+        """Of its pairs, as their requests count them."""
+        return sum(int(share.job.costs[share.rows].sum()) for share in self.shares)
 
     def make(self, forward: Forward, waste: Waste | None) -> None:
         """Put the pairs together, score them, and count the padding; raises nothing."""

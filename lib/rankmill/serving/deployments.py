@@ -17,6 +17,7 @@ from rankmill.serving.request_error import RequestError
 from rankmill.serving.scaling import BUSY, QUEUED_SECONDS
 from rankmill.serving.serve_backend import ServeBackend
 from rankmill.serving.serve_retriever import ServeRetriever
+from rankmill.serving.wire import widened
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
 
@@ -42,14 +43,14 @@ class ScorerDeployment:
         """Score pairs; what goes wrong as expected is returned, because Ray logs what is raised with its traceback.
 
         Args:
-            pairs: of the scorer with this fingerprint.
+            pairs: of the scorer with this fingerprint, `narrowed`.
             deadline: as for `Backend.score`.
             fingerprint: of another scorer, where this one has just taken over: then the answer is what this one is.
         """
         if fingerprint != self._info.card.fingerprint:
             return self._info
         try:
-            return await self._replica.score(pairs, deadline)
+            return await self._replica.score(widened(pairs), deadline)
         except RequestError as error:
             return error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rankmill.errors import RankmillError
-from rankmill.scoring.load import load_encoder
+from rankmill.scoring.load import ModelSource, load_encoder
 from rankmill.scoring.model import Encoder
 from rankmill.serving.backend import ModelInfo
 from rankmill.serving.request import RerankRequest
@@ -54,6 +54,9 @@ class Variant:
 class Encoders:
     """Loads tokenisers and keeps them; may be called from several threads.
 
+    A model's files are read once more for the first request that changes its options, and kept for all others: variants
+    of a model share its vocabulary.
+
     Args:
         models: each gets a tokeniser of its own, kept for good.
         variants: tokenisers kept beyond those, the last used; also of versions that take over.
@@ -65,8 +68,10 @@ class Encoders:
     def __init__(self, models: list[ModelInfo], variants: int) -> None:
         self._own = {model.card.fingerprint: load_encoder(model.options) for model in models}
         self._variants: OrderedDict[tuple[str, Variant], Encoder] = OrderedDict()  # the keys have fingerprints
+        self._sources: dict[str, ModelSource] = {}
         self._most = variants
         self._lock = threading.Lock()
+        """Of the two above; nothing is loaded under it."""
 
     def find(self, model: ModelInfo, request: RerankRequest) -> Encoder:
         """The tokeniser for a request.
@@ -81,23 +86,31 @@ class Encoders:
             return self._own[fingerprint]
         key = (fingerprint, variant)
         with self._lock:
-            encoder = self._variants.get(key)
-            if encoder is None:
-                encoder = self._variants[key] = _load(model, variant)
-                if len(self._variants) > self._most:
-                    self._variants.popitem(last=False)
+            known = self._variants.get(key)
+            if known is not None:
+                self._variants.move_to_end(key)
+                return known
+            source = self._sources.setdefault(fingerprint, ModelSource(model.options))
+        encoder = _load(source, model, variant)
+        with self._lock:
+            self._sources[fingerprint] = source
+            self._variants[key] = encoder
             self._variants.move_to_end(key)
+            if len(self._variants) > self._most:
+                self._variants.popitem(last=False)
+                used = {fingerprint for fingerprint, _ in self._variants}
+                self._sources = {name: source for name, source in self._sources.items() if name in used}
         return encoder
 
 
-def _load(model: ModelInfo, variant: Variant) -> Encoder:
+def _load(source: ModelSource, model: ModelInfo, variant: Variant) -> Encoder:
     try:
         options = model.options
         if variant.long_documents == "truncate":
             options = replace(
                 options, chunk_overlap=None, long_documents="truncate"
             )  # an overlap means something for chunks only
-        return load_encoder(replace(options, **variant.changes))
+        return source.read(replace(options, **variant.changes)).encoder()
     except RankmillError as error:
         asked = ", ".join(variant.changes)  # the reason itself may quote the instruction
         if not asked:

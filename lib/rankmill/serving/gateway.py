@@ -82,8 +82,9 @@ class Gateway:
         self._admission = Admission(settings, self.metrics)
         self._forward = Forward(settings, backend, self._encoders, self._threads, self.metrics)
         self._searching = Searching(settings, self._forward)
-        readiness = Readiness(settings, backend, self._encoders)
-        self._pages = Pages(settings, backend, readiness, self.metrics, orjson.dumps(describe(ROUTES))).by_path()
+        readiness = Readiness(backend, self._encoders)
+        described = orjson.dumps(describe(ROUTES, searching=retriever is not None))
+        self._pages = Pages(settings, backend, readiness, self.metrics, described).by_path()
         self._routes = RouteTable(ROUTES, self._pages, TWO_STAGES)
         self._recorder = Recorder(self.metrics, self._pages)
 

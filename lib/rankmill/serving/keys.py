@@ -79,11 +79,11 @@ class Keys:
         if now == self._seen:
             return
         try:
-            lines = file.read_text(encoding="utf-8").splitlines()
+            lines = file.read_text(encoding="utf-8-sig").splitlines()  # editors put a mark first
         except UnicodeDecodeError as error:
             raise UsageError(f"The keys file {file} is not text in UTF-8.") from error
         self._seen = now  # a file that is malformed is reported once, not with every request
-        self._from_file = _digests((line for line in lines if not line.startswith("#")), str(file))
+        self._from_file = _digests((line for line in lines if not line.lstrip().startswith("#")), str(file))
         log.info("%d API keys read", len(self._from_file))
 
 

@@ -58,11 +58,15 @@ def redact(message: str) -> str:
 
 
 def log_json(level: int = logging.INFO) -> None:
-    """Write rankmill's logs to stderr as JSON, once however often it is called."""
+    """Write rankmill's logs to stderr as JSON, once however often it is called.
+
+    To the process's own stderr, which Ray keeps as `worker-*.err` in its folder of logs: in a replica `sys.stderr` is a
+    logger of Ray Serve's, which has a level and a format of its own.
+    """
     root = logging.getLogger("rankmill")
     root.setLevel(level)
     if not any(isinstance(handler.formatter, JsonFormatter) for handler in root.handlers):
-        handler = logging.StreamHandler(sys.stderr)
+        handler = logging.StreamHandler(sys.__stderr__)
         handler.setFormatter(JsonFormatter())
         root.addHandler(handler)
         root.propagate = False

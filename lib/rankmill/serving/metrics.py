@@ -82,6 +82,12 @@ class Metrics:
             names,
             registry=registry,
         )
+        self._lost = Counter(
+            "rankmill_lost_pairs",
+            "Pairs that a replica had when it died and another one then scored: forward passes made in vain",
+            names,
+            registry=registry,
+        )
         about = Info("rankmill_model", "Models configured", names, registry=registry)
         for model in models:
             about.labels(model.name).info(
@@ -143,3 +149,4 @@ class Metrics:
         self._forward_seconds.labels(model).inc(work.seconds)
         self._batch_tokens.labels(model).inc(work.tokens)
         self._padding.labels(model).inc(work.padding)
+        self._lost.labels(model).inc(scored.lost)

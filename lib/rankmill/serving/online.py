@@ -13,6 +13,7 @@ from rankmill.serving.backend import ModelInfo, Scored
 from rankmill.serving.encoders import Encoders
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
+from rankmill.serving.slices import token_counts
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
 
@@ -30,7 +31,7 @@ class Prepared:
     rows: NDArray[np.int64]
     """Shape (n,): which of them each document's pair is."""
     tokens: int
-    """Of all pairs, special tokens included."""
+    """Of all pairs, special tokens included; an estimate for a model that gets texts."""
 
 
 def find_model(models: Mapping[str, ModelInfo], name: str | None) -> ModelInfo:
@@ -62,7 +63,7 @@ def prepare(request: RerankRequest, model: ModelInfo, encoders: Encoders, settin
         [distinct.setdefault(pair, len(distinct)) for pair in zip(*request.pairs, strict=True)], dtype=np.int64
     )
     pairs = encoder.encode([query for query, _ in distinct], [document for _, document in distinct])
-    tokens = int(pairs.lengths[rows].sum())
+    tokens = int(token_counts(pairs, model.card.ids_per_token)[rows].sum())
     limits.check_tokens(tokens, settings)
     if not request.truncate and pairs.truncated.any():
         cut = np.flatnonzero(pairs.truncated[rows])
@@ -97,7 +98,8 @@ def finish(
     scores = activate(logits, _ACTIVATIONS.get(request.activation, model.activation))
     order = np.argsort(-logits, kind="stable")
     if request.min_score is not None:
-        order = order[scores[order] >= request.min_score]
+        # in float64, as scores are sent: a bound may be larger than any float32
+        order = order[scores[order].astype(np.float64) >= request.min_score]
     return RerankResult(
         request_id=request_id,
         model=request.model or model.name,

@@ -50,15 +50,20 @@ _TYPES: dict[type, str | list[str]] = {
 }
 
 
-def describe(routes: Sequence[Route]) -> dict[str, Any]:
-    """The description, as a JSON value."""
+def describe(routes: Sequence[Route], *, searching: bool) -> dict[str, Any]:
+    """The description, as a JSON value.
+
+    Args:
+        routes: where dialects are spoken.
+        searching: whether there is an index; without one its paths answer 404, and are left out.
+    """
     dialects = {dialect.name: dialect for route in routes for dialect in route.dialects}.values()
     references, components = _schemas(list(dialects))
     paths: dict[str, Any] = {}
     for route in routes:
         path = re.sub(r"\{(\w+):\w+\}", r"{\1}", route.path)
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, path, references)
-    for path, stages in TWO_STAGES.items():
+    for path, stages in TWO_STAGES.items() if searching else ():
         # errors as on the first route, in the words that are nobody else's
         paths[path] = {"post": _search(path, stages, references, routes[0].dialects[-1])}
     for path, (summary, content_type, statuses) in _PAGES.items():

@@ -95,7 +95,7 @@ def info(model: ModelInfo, settings: GatewaySettings) -> dict[str, Any]:
         "model_dtype": model.card.precision,
         "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
         "max_concurrent_requests": settings.max_running_requests,
-        "max_input_length": model.card.max_length,
+        "max_input_length": model.card.token_limit,
         "max_batch_tokens": settings.max_request_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_documents,
@@ -114,4 +114,4 @@ def _json(value: Any) -> Page:
 
 
 def _entry(name: str, model: ModelInfo) -> catalogue.Entry:
-    return catalogue.Entry(name, model.name, model.revision, _STARTED, model.card.max_length)
+    return catalogue.Entry(name, model.name, model.revision, _STARTED, model.card.token_limit)

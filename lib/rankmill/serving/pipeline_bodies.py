@@ -22,13 +22,13 @@ class Stage(_Strict):
     stage_id: Literal["search", "attribute_filter", "rerank", "limit"]
     stage_type: Text | None = Field(None, description="of the documentation, such as sort; not read")
     stage_name: Text | None = Field(None, description="for people; not read")
-    parameters: dict[Text, JsonValue] = Field(default_factory=dict)
+    parameters: dict[Text, JsonValue] | None = Field(None, description="a null among them is as if it were not there")
 
 
 class PipelineBody(_Strict):
     """What is sent."""
 
-    inputs: dict[Text, JsonValue] = Field(default_factory=dict, description="what {{INPUT.x}} stands for")
+    inputs: dict[Text, JsonValue] | None = Field(None, description="what {{INPUT.x}} stands for")
     stages: Annotated[list[Stage], Field(min_length=1, max_length=MOST_STAGES, fail_fast=True)]
 
 
@@ -42,7 +42,7 @@ class SearchParameters(_Strict):
 
 
 class FilterParameters(_Strict):
-    """Of `attribute_filter`; a document without the field passes `ne` and nothing else."""
+    """Of `attribute_filter`; null passes `ne` and nothing else."""
 
     field: Text
     operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in"] = "eq"

@@ -73,8 +73,8 @@ def parse_pipeline(body: Any) -> PipelineBody:
     for number, stage in enumerate(pipeline.stages):
         if (stage.stage_id == "search") != (number == 0):
             raise _invalid(f"stages[{number}].stage_id", "The first stage must be search, and no other.")
-    templates = Templates(pipeline.inputs)
-    stages = [stage.model_copy(update={"parameters": templates.fill(_with_query(stage))}) for stage in pipeline.stages]
+    templates = Templates(pipeline.inputs or {})
+    stages = [stage.model_copy(update={"parameters": _parameters(stage, templates)}) for stage in pipeline.stages]
     return pipeline.model_copy(update={"stages": stages})
 
 
@@ -135,10 +135,14 @@ def attribute_filter(documents: Sequence[Document], asked: FilterParameters) -> 
     """Keep the documents whose field is as asked; values of different types are different, and in no order."""
     if (asked.operator == "in") != isinstance(asked.value, list):
         raise _invalid("value", "The operator in needs a list of values, every other one a single value.")
+    if documents and asked.field not in documents[0].fields:
+        raise _no_field("field", documents[0])
     return [document for document in documents if _passes(document.fields.get(asked.field), asked)]
 
 
 async def _rerank(documents: Sequence[Document], asked: RerankParameters, around: Around) -> Sequence[Document]:
+    if asked.inference_name is not None and asked.feature_uri is not None:
+        raise _invalid("feature_uri", "A rerank stage names its model once, by inference_name or by feature_uri.")
     if len(asked.query) > around.settings.max_query_characters:
         raise _invalid("query", f"A query has more than {around.settings.max_query_characters:,} characters.")
     most = around.settings.max_document_characters
@@ -165,8 +169,12 @@ def _text(document: Document, field: str | None) -> str:
         return document.full_text
     value = document.fields.get(field)
     if value is None and field not in document.fields:
-        raise _invalid("document_field", f"The index has no such field; it has {', '.join(document.fields)}.")
+        raise _no_field("document_field", document)
     return "" if value is None else str(value)
+
+
+def _no_field(parameter: str, document: Document) -> RequestError:
+    return _invalid(parameter, f"The index has no such field; it has {', '.join(document.fields)}.")
 
 
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
@@ -192,11 +200,16 @@ def _alike(left: Scalar, right: Scalar) -> bool:
     return all(numbers) or (not any(numbers) and type(left) is type(right))
 
 
-def _with_query(stage: Stage) -> dict[str, JsonValue]:
-    """The parameters with the default query written out, for its template to be filled in."""
-    if stage.stage_id in {"search", "rerank"} and stage.parameters.get("query") is None:
-        return {**stage.parameters, "query": "{{INPUT.query}}"}
-    return dict(stage.parameters)
+def _parameters(stage: Stage, templates: Templates) -> dict[str, JsonValue]:
+    """Of a stage, with what templates stand for; the default query is written out for its own to be filled in."""
+    given = {name: value for name, value in (stage.parameters or {}).items() if value is not None}
+    if stage.stage_id in {"search", "rerank"}:
+        given = {"query": "{{INPUT.query}}", **given}
+    filled = {
+        name: templates.fill_filter(value) if name == "filter" else templates.fill(value)
+        for name, value in given.items()
+    }
+    return {name: value for name, value in filled.items() if value is not None}
 
 
 def _result(document: Document) -> PipelineResult:

@@ -10,6 +10,8 @@ from rankmill.serving.request_error import RequestError
 from rankmill.settings.gateway import GatewaySettings
 
 _CANARY = RerankRequest(queries=("is this model awake?",), documents=("This is a short document.", ""))
+_LIMITS = GatewaySettings()
+"""The canary keeps the usual ones: those of this endpoint are for its clients, and may be too low for it."""
 _SECONDS = 10.0
 
 
@@ -19,13 +21,11 @@ class Readiness:
     An index is not asked: where it cannot be read, searches get 503, and requests to rerank should still come here.
 
     Args:
-        settings: the limits, which the canary keeps.
         backend: what scores.
         encoders: what tokenises.
     """
 
-    def __init__(self, settings: GatewaySettings, backend: Backend, encoders: Encoders) -> None:
-        self._settings = settings
+    def __init__(self, backend: Backend, encoders: Encoders) -> None:
         self._backend = backend
         self._encoders = encoders
         self._scored = False
@@ -43,7 +43,7 @@ class Readiness:
         return self._scored
 
     async def _score(self, model: ModelInfo) -> bool:
-        pairs = prepare(_CANARY, model, self._encoders, self._settings).pairs
+        pairs = prepare(_CANARY, model, self._encoders, _LIMITS).pairs
         try:
             await self._backend.score(model, pairs, _SECONDS)
         except RequestError:

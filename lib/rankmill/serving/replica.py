@@ -12,8 +12,10 @@ from rankmill.scoring.chunks import best_of_chunks
 from rankmill.scoring.embedding_scorer import EmbeddingScorer
 from rankmill.scoring.load import load_scorer
 from rankmill.scoring.pair_scorer import PairScorer
+from rankmill.scoring.remote import Patience
 from rankmill.scoring.scorer import Scorer
 from rankmill.scoring.self_test import self_test
+from rankmill.scoring.text_encoder import BYTES_PER_TOKEN
 from rankmill.scoring.waste import padding_tokens
 from rankmill.serving.backend import ModelInfo, Scored, Work
 from rankmill.serving.batcher import Batcher
@@ -26,8 +28,10 @@ _log = logging.getLogger("rankmill")
 _GPU_CALL_BATCHES = 2
 """Micro-batches of the scorer per call, so that a GPU is not idle between them. On a CPU it is one: newcomers wait for
 the call that is being made."""
-_TEXT_CALL_BYTES = 65_536
+_TEXT_CALL_TOKENS = 65_536 // BYTES_PER_TOKEN
 """Per call of a scorer that takes texts and has no micro-batches."""
+_PATIENCE = Patience(attempts=2, first_wait=0.2, longest_wait=1.0, connect_timeout=5.0, answer_timeout=30.0)
+"""With an endpoint behind a model: nobody waits longer for an answer, and its trouble is the client's to wait out."""
 _CANARY = ("what is the capital of France", "Paris is the capital and largest city of France.")
 
 
@@ -39,7 +43,7 @@ def load_checked(info: ModelInfo) -> Scorer:
         UsageError: its options do not fit this machine.
     """
     started = time.perf_counter()
-    scorer = load_scorer(info.options)
+    scorer = load_scorer(info.options, _PATIENCE)
     if scorer.fingerprint != info.card.fingerprint:
         raise ModelError(
             f"The model {info.options.model!r} has the fingerprint {scorer.fingerprint[:12]} here and "
@@ -82,6 +86,7 @@ class Replica:
             scorer.logits,
             call_tokens=_call_tokens(scorer),
             queue_tokens=queue_tokens,
+            ids_per_token=1 if isinstance(scorer, PairScorer | EmbeddingScorer) else BYTES_PER_TOKEN,
             waste=lambda lengths: padding_tokens(scorer, lengths) or 0,
             thread=thread,
         )
@@ -161,5 +166,5 @@ class Replica:
 
 def _call_tokens(scorer: Scorer) -> int:
     if not isinstance(scorer, PairScorer | EmbeddingScorer):
-        return _TEXT_CALL_BYTES
+        return _TEXT_CALL_TOKENS
     return scorer.batch_tokens * (1 if scorer.engine.device == "cpu" else _GPU_CALL_BATCHES)

@@ -1,8 +1,8 @@
 """Which route a path belongs to."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from re import Pattern
 
 from starlette.routing import compile_path
 
@@ -35,7 +35,7 @@ class RouteTable:
         known = [Match(route.path, (route.method,), {}, route) for route in routes]
         known += [Match(page, ("GET", "HEAD"), {}, None) for page in pages]
         known += [Match(action, ("POST",), {}, None) for action in actions]
-        self._known: list[tuple[Pattern[str], Match]] = [(compile_path(match.template)[0], match) for match in known]
+        self._known = [(_pattern(match.template), match) for match in known]
 
     def find(self, method: str, path: str) -> Match | None:
         """The route of a path, the first that answers to the method; else the first at all.
@@ -45,9 +45,14 @@ class RouteTable:
         path = path.rstrip("/") or "/"
         other = None
         for pattern, known in self._known:
-            if found := pattern.match(path):
+            if found := pattern.fullmatch(path):
                 match = Match(known.template, known.methods, found.groupdict(), known.route)
                 if method in known.methods:
                     return match
                 other = other or match
         return other
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """Of a Starlette template. A model's name is any text of the client's, line breaks included."""
+    return re.compile(compile_path(template)[0].pattern, re.DOTALL)

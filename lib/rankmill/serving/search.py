@@ -142,6 +142,8 @@ def parse_search(body: Any, modes: Sequence[Mode], settings: GatewaySettings) ->
     rerank_k = asked.rerank_k or retrieve_k
     if rerank_k > retrieve_k:
         raise _invalid("rerank_k", f"rerank_k is {rerank_k:,}, but only {retrieve_k:,} documents are retrieved.")
+    if asked.top_k is not None and asked.top_k > rerank_k:
+        raise _invalid("top_k", f"top_k is {asked.top_k:,}, but only {rerank_k:,} documents are reranked.")
     mode: Mode = asked.mode or ("hybrid" if "hybrid" in modes else MODES[0])
     if mode not in modes:
         raise _invalid("mode", f"mode is {mode}; this index can be searched by {', '.join(modes)}.")

@@ -51,6 +51,7 @@ class Searching:
         value = await loop.run_in_executor(self.forward.threads, strict_json.parse, body)
         around = Around(retriever, partial(self._reranker, exchange, seen, allowed), self.settings)
         start = exchange.seconds
+        seen.seconds["retrieve"] = 0.0  # phases are kept in the order in which they come
         answer = await stages.run(value, around, exchange.request_id)
         reranking = seen.seconds.get("prepare", 0.0) + seen.seconds.get("score", 0.0)
         seen.seconds["retrieve"] = exchange.seconds - start - reranking

@@ -3,25 +3,22 @@
 import asyncio
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
-import grpc  # type: ignore[import-untyped]
-from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from rankmill.serving.backend import ModelInfo, OtherVersionError, Scored
+from rankmill.serving.presence import DEAD, Presence
 from rankmill.serving.request_error import Kind, RequestError
+from rankmill.serving.wire import narrowed
 from rankmill.types import EncodedPairs
 
 _RETRIES = 2
 """Scoring twice is harmless: the same pairs have the same logits."""
 _PAUSE = 0.05
 """Seconds before the first retry, in which Ray learns which replicas are left; doubled for the second."""
-_AWAKE_SECONDS = 1.0
-
-_DEAD = (RayActorError, grpc.aio.AioRpcError)
-"""The replica died, or closed the connection before it answered."""
 
 
 class ServeBackend:
@@ -41,6 +38,7 @@ class ServeBackend:
     ) -> None:
         self._models = models
         self._handles = handles
+        self._presence = {name: Presence(handle) for name, handle in handles.items()}
         self._sleepers = frozenset(sleepers)
 
     def models(self) -> Mapping[str, ModelInfo]:
@@ -50,15 +48,17 @@ class ServeBackend:
     async def score(self, model: ModelInfo, pairs: EncodedPairs, deadline: float) -> Scored:
         """See `Backend`."""
         end = time.monotonic() + deadline
+        lost = 0
         for attempt in range(_RETRIES + 1):
             try:
                 answer = await self._ask(model, pairs, end - time.monotonic())
-            except _DEAD:
+            except DEAD:
+                lost += len(pairs)
                 answer = RequestError(
                     Kind.UNAVAILABLE, f"The replicas of {model.name!r} were lost while they scored.", retry_after=1.0
                 )
             if isinstance(answer, Scored):
-                return answer
+                return replace(answer, lost=lost) if lost else answer
             if isinstance(answer, ModelInfo):
                 raise OtherVersionError(answer)
             if answer.kind is not Kind.UNAVAILABLE or attempt == _RETRIES:
@@ -68,27 +68,27 @@ class ServeBackend:
 
     async def ready(self, model: str) -> bool:
         """See `Backend`; a model that may sleep is ready, because a request wakes it."""
-        handle = self._handles.get(model)
-        if handle is None:
-            return False
-        if model in self._sleepers:
-            return True
-        try:
-            async with asyncio.timeout(_AWAKE_SECONDS):
-                return bool(await handle.awake.remote())
-        except (TimeoutError, DeploymentUnavailableError, *_DEAD):
-            return False
+        presence = self._presence.get(model)
+        return presence is not None and (model in self._sleepers or await presence.answers())
 
     async def _ask(self, model: ModelInfo, pairs: EncodedPairs, left: float) -> Scored | RequestError | ModelInfo:
+        presence = self._presence[model.name]
         late = RequestError(Kind.DEADLINE, "Not all pairs were scored in the time that this request had.")
         if left <= 0:
             return late
-        response = self._handles[model.name].score.remote(pairs, left, model.card.fingerprint)
+        if presence.missing_seconds >= left:
+            raise _missing(model)
+        # plain pickle, not Ray's cloudpickle: pairs hold no code, and of their arrays that makes copies
+        score = self._handles[model.name].options(method_name="score", request_serialization="pickle")
+        response = score.remote(narrowed(pairs), left, model.card.fingerprint)
         try:
-            async with asyncio.timeout(left):
-                return await response  # type: ignore[no-any-return]
-        except TimeoutError:
+            async with asyncio.timeout(left) as limit:
+                with presence.waiting(limit):
+                    return await response  # type: ignore[no-any-return]
+        except TimeoutError as error:
             response.cancel()  # type: ignore[no-untyped-call]
+            if presence.missing_seconds:
+                raise _missing(model) from error
             return late
         except asyncio.CancelledError:
             response.cancel()  # type: ignore[no-untyped-call]
@@ -99,3 +99,11 @@ class ServeBackend:
             )
         except DeploymentUnavailableError:
             return RequestError(Kind.UNAVAILABLE, f"The model {model.name!r} could not be started.", retry_after=5.0)
+
+
+def _missing(model: ModelInfo) -> RequestError:
+    return RequestError(
+        Kind.UNAVAILABLE,
+        f"No replica of {model.name!r} is running: it could not be started, or is being started. Try again soon.",
+        retry_after=5.0,
+    )

@@ -32,6 +32,12 @@ def join(parts: Sequence[EncodedPairs]) -> EncodedPairs:
     )
 
 
+def token_counts(pairs: EncodedPairs, ids_per_token: int) -> NDArray[np.int64]:
+    """Tokens of each pair, shape (n,), where so many ids are one; begun tokens count whole."""
+    counts: NDArray[np.int64] = -(-pairs.lengths // ids_per_token)
+    return counts
+
+
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
     np.cumsum(lengths, out=offsets[1:])

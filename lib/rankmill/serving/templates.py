@@ -40,6 +40,36 @@ class Templates:
             return self._input(whole[1])
         return _TEMPLATE.sub(lambda found: self._text(self._input(found[1])), value)
 
+    def fill_filter(self, value: JsonValue) -> JsonValue:
+        """Replace the templates of a filter, each by a literal of `retrieval.filters`: no input is ever part of a test.
+
+        Within single quotes, an input goes on with that string; elsewhere a string gets quotes of its own, and a number
+        or a boolean stands for itself; a null that is all of it is no filter. `%` and `_` of an input mean in a LIKE
+        pattern what they always mean there.
+
+        Raises:
+            RequestError: INVALID, as `fill`, or an input that is neither text, number nor boolean.
+        """
+        whole = _TEMPLATE.fullmatch(value) if isinstance(value, str) else None
+        if not isinstance(value, str) or (whole is not None and self._input(whole[1]) is None):
+            return self.fill(value)
+        parts, quoted, end = [], False, 0
+        for found in _TEMPLATE.finditer(value):
+            before = value[end : found.start()]
+            quoted ^= before.count("'") % 2 == 1
+            given = self._input(found[1])
+            parts += [before, self._within_quotes(given) if quoted else f" {self._literal(given)} "]
+            end = found.end()
+        return "".join([*parts, value[end:]])
+
+    def _literal(self, value: JsonValue) -> str:
+        if isinstance(value, bool):
+            return "TRUE" if value else "FALSE"
+        return f"'{self._within_quotes(value)}'" if isinstance(value, str) else self._text(value)
+
+    def _within_quotes(self, value: JsonValue) -> str:
+        return self._text(value).replace("'", "''")
+
     def _input(self, name: str) -> JsonValue:
         if name not in self._inputs:
             raise _invalid("A template of a stage names an input that is not among the inputs.")

@@ -29,13 +29,16 @@ def record(
 
     Args:
         tracer: of OpenTelemetry.
-        headers: the request's; a `traceparent` among them makes this a part of the client's trace.
+        headers: the request's; a `traceparent` among them makes this a part of the client's trace, where no span of
+            the caller's (Ray Serve's) is one already.
         seconds: that it took.
         phases: seconds of each, one after the other.
         status: of the answer; None where the client left.
         attributes: facts, without texts and keys.
     """
-    parent = extract({name.decode(): value.decode("latin-1") for name, value in headers if name in _CARRIERS})
+    parent = None  # the current span
+    if not trace.get_current_span().get_span_context().is_valid:
+        parent = extract({name.decode(): value.decode("latin-1") for name, value in headers if name in _CARRIERS})
     now = time.time_ns()
     start = now - int(seconds * _NS)
     span = tracer.start_span("rerank", parent, kind=SpanKind.SERVER, attributes=dict(attributes), start_time=start)

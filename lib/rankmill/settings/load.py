@@ -26,7 +26,8 @@ from pydantic_settings import (
 
 from rankmill.errors import UsageError
 
-_PREFIX = "RANKMILL_"
+PREFIX = "RANKMILL_"
+"""Of the environment variables that are settings."""
 
 
 class CommandSettings(BaseModel):
@@ -99,6 +100,14 @@ def flags_of(settings_class: type[BaseModel], prefix: str = "") -> list[str]:
     return names
 
 
+def variables_of(settings_class: type[BaseModel]) -> list[str]:
+    """List the environment variable of every flag."""
+    return [
+        PREFIX + flag.removeprefix("--").replace(".", "__").replace("-", "_").upper()
+        for flag in flags_of(settings_class)
+    ]
+
+
 def _take_config(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """Split `--config FILE` off the flags; the file feeds all of them, so it is read before they are parsed."""
     flags: list[str] = []
@@ -136,9 +145,10 @@ def _from_environment(settings_class: type[BaseModel], environ: Mapping[str, str
     """What the environment says of this command's settings; its other variables are those of other commands."""
     fields = {field.alias or name: field for name, field in settings_class.model_fields.items()}
     given: dict[str, Any] = {
-        name.removeprefix(_PREFIX).lower().replace("__", "."): value
+        name.removeprefix(PREFIX).lower().replace("__", "."): value
         for name, value in environ.items()
-        if name.startswith(_PREFIX) and value
+        # Kubernetes tells each pod of a service named rankmill: RANKMILL_PORT=tcp://10.0.0.1:8000
+        if name.startswith(PREFIX) and value and not value.startswith("tcp://")
     }
     values = {name: value for name, value in _nested(given).items() if name in fields}
     for name, value in values.items():

@@ -102,6 +102,12 @@ class RerankSettings(ScorerSettings):
         "a row with a longer one is rejected",
     )
     require_unique: bool = Field(False, description="refuse an input that has a document twice for a query")
+    forward_timeout: float = Field(
+        600,
+        ge=0,
+        description="seconds after which a forward pass (of a python: scorer a call, of the tokenizer a shard) hangs: "
+        "its process is killed, and the row that it hangs on found and rejected (0: never)",
+    )
     no_progress_timeout: float = Field(
         1800, ge=0, description="seconds without a finished shard after which the job fails (0: never)"
     )

@@ -21,7 +21,9 @@ class RetrySettings(CommandSettings):
     finished: CliPositionalArg[str] = Field(description="output of a finished job; local path or URI")
     output: str = Field(description="folder for the new rankings; local path or URI")
     reason: Names = Field(
-        (), description="reasons to try again (default: model_error, non_finite_score, out_of_memory, worker_crash)"
+        (),
+        description="reasons to try again (default: model_error, no_answer, non_finite_score, out_of_memory, "
+        "worker_crash)",
     )
     precision: Literal["float32", "bfloat16", "float16"] | None = Field(
         None, description="another precision, such as float32 where bfloat16 gave no finite score (default: as before)"

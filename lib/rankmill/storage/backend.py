@@ -42,6 +42,9 @@ class Folder(Protocol):
         False says that something is there, or is just being written: after a lost acknowledgement it may be ours.
         """
 
+    def try_writing(self, key: str) -> None:
+        """Find out whether anything can be written, leaving no trace; `key` is free to be used and deleted."""
+
     def get(self, key: str, if_match: str | None) -> bytes:
         """The whole body. FileNotFoundError: nothing there. ReplacedError: another version is."""
 

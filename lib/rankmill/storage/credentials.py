@@ -25,7 +25,7 @@ def s3_options(storage: StorageSettings | None = None) -> dict[str, Any]:
     """Arguments of obstore's `S3Store`: region, endpoint (plain http only where it says so) and credentials.
 
     Raises:
-        StorageError: there is no such profile, or its settings cannot be used.
+        StorageError: there is no such profile, its settings cannot be used, or there are no credentials.
     """
     storage = storage or StorageSettings()
     try:
@@ -61,12 +61,20 @@ def _place(environment: tuple[tuple[str, str], ...], storage: StorageSettings) -
     return region, endpoint
 
 
-def s3_credentials(storage: StorageSettings) -> Callable[[], Any] | None:
-    """A credential provider for obstore, or None when botocore finds no credentials (anonymous or obstore's own)."""
+def s3_credentials(storage: StorageSettings) -> Callable[[], Any]:
+    """A credential provider for obstore, which would go and look elsewhere if it were given none.
+
+    Raises:
+        StorageError: botocore finds no credentials.
+    """
     session = botocore.session.Session(profile=storage.profile)
     credentials: Credentials | None = session.get_credentials()
     if credentials is None:
-        return None
+        raise StorageError(
+            "No S3 credentials were found: not in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), not for "
+            f"{'the profile ' + storage.profile if storage.profile else 'the default profile (--storage.profile)'}, "
+            "and this machine has no role."
+        )
 
     def provide() -> dict[str, Any]:
         frozen = credentials.get_frozen_credentials()

@@ -166,6 +166,22 @@ def acquire(
     return Lease(store.with_patience(brief), epoch, holder)
 
 
+def refuse_held(
+    store: Store, *, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Refuse a folder that a live run holds, before its successor takes the trouble to begin; nothing is taken.
+
+    A holder that may be at work is watched for two of its heartbeats. One that keeps silent `acquire` will judge.
+
+    Raises:
+        OutputBusyError: another run lives; naming its host, process and age.
+        StorageError: the store refuses or cannot be reached.
+    """
+    newest = look(store)
+    if newest.epoch and not newest.released:
+        _watch(store, newest, 2 * holder_of(store, newest.epoch).beat_seconds, clock, sleep)
+
+
 @contextmanager
 def held(store: Store, seconds: float) -> Iterator[Lease]:
     """Hold the folder for the length of a `with` block, heartbeats on a thread of their own.

@@ -5,6 +5,7 @@ folder that readers skip, because a killed writer leaves half of it.
 """
 
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ class LocalFolder:
         finally:
             staged.unlink(missing_ok=True)
 
+    def try_writing(self, key: str) -> None:  # noqa: ARG002 - a key would leave the folders above it behind
+        """Make a folder in as much of the path as there is, and take it away."""
+        there = next(folder for folder in (self.root, *self.root.parents) if folder.exists())
+        Path(tempfile.mkdtemp(prefix=".rankmill-", dir=there)).rmdir()
+
     def get(self, key: str, if_match: str | None) -> bytes:
         """Read a file; the version is that of the very file that is read."""
         with (self.root / key).open("rb") as file:
@@ -70,10 +76,10 @@ class LocalFolder:
         return {key: head.size for key, head in found if head is not None}
 
     def keys(self, prefix: str) -> list[str]:
-        """Walk the folder."""
+        """Walk the folder; one that does not exist, or that is deleted meanwhile, is empty."""
         return [
             (Path(folder) / name).relative_to(self.root).as_posix()
-            for folder, _, names in os.walk(self.root / prefix)
+            for folder, _, names in os.walk(self.root / prefix, onerror=_unless_gone)
             for name in names
         ]
 
@@ -87,6 +93,12 @@ class LocalFolder:
     def delete(self, key: str) -> None:
         """Unlink a file."""
         (self.root / key).unlink(missing_ok=True)
+
+
+def _unless_gone(error: OSError) -> None:
+    """What cannot be listed is not empty: whoever believed that would do finished work again."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _refuse_other(file: IO[bytes], if_match: str | None) -> None:

@@ -23,7 +23,7 @@ from obstore.exceptions import (
 )
 from obstore.store import AzureStore, GCSStore, S3Store
 
-from rankmill.errors import UsageError
+from rankmill.errors import StorageError, UsageError
 from rankmill.settings.storage import StorageSettings
 from rankmill.storage.backend import DeniedError, Head, NoBucketError, ReplacedError
 from rankmill.storage.credentials import s3_options
@@ -32,6 +32,8 @@ from rankmill.storage.retry import Patience, TransientError
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
+_REQUEST = re.compile(r"Error performing (\w+ [^\s?]+)")
+_CAUSE = re.compile(r'(?:message|error): "([^"]+)"')  # of the operating system: refused, unknown host
 _MAY_PASS = {408, 409, 425, 429}
 
 
@@ -46,16 +48,19 @@ class ObjectFolder:
             "timeout": f"{patience.seconds}s",  # obstore's own 30 s would cut off large parts on slow lines
         }
         self._store: Any  # obstore's store classes share no public base class
-        if scheme in {"s3", "s3a"}:
-            options = s3_options(storage)
-            client |= options.pop("client_options")
-            self._store = S3Store(bucket, client_options=client, **common, **options)
-        elif scheme in {"gs", "gcs"}:
-            self._store = GCSStore(bucket, client_options=client, **common)
-        elif scheme in {"az", "abfs", "abfss"}:
-            self._store = AzureStore(bucket, client_options=client, **common)
-        else:
-            raise UsageError(f"{scheme}://{bucket}: use a local folder, s3://, gs:// or az://.")
+        try:
+            if scheme in {"s3", "s3a"}:
+                options = s3_options(storage)
+                client |= options.pop("client_options")
+                self._store = S3Store(bucket, client_options=client, **common, **options)
+            elif scheme in {"gs", "gcs"}:
+                self._store = GCSStore(bucket, client_options=client, **common)
+            elif scheme in {"az", "abfs", "abfss"}:
+                self._store = AzureStore(bucket, client_options=client, **common)
+            else:
+                raise UsageError(f"{scheme}://{bucket}: use a local folder, s3://, gs:// or az://.")
+        except (BaseError, ValueError) as error:  # nothing was asked for yet: it is the settings
+            raise StorageError(f"{scheme}://{bucket} cannot be opened: {_summary(error)}") from error
 
     def put_new(self, key: str, body: bytes, metadata: Mapping[str, str]) -> bool:
         """One PUT with `If-None-Match: *`. Both 412 and 409 (another one is under way) give False."""
@@ -65,6 +70,12 @@ class ObjectFolder:
             except AlreadyExistsError:
                 return False
             return True
+
+    def try_writing(self, key: str) -> None:
+        """One PUT and one DELETE, which may fail: what stays is for `rankmill gc`, and nothing is written twice."""
+        self.put_new(key, b"", {})
+        with suppress(DeniedError, TransientError):
+            self.delete(key)
 
     def get(self, key: str, if_match: str | None) -> bytes:
         """One GET; a body of another length than announced counts as trouble on the way."""
@@ -130,7 +141,7 @@ def _translated() -> Iterator[None]:
         if "NoSuchBucket" in str(error):
             raise NoBucketError(_summary(error)) from error
         raise
-    except (InvalidPathError, NotSupportedError) as error:
+    except (InvalidPathError, NotSupportedError, ValueError) as error:  # ValueError: a key such as `a//b`
         raise OSError(_summary(error)) from error
     except BaseError as error:
         raise _sorted_out(error) from error
@@ -140,6 +151,10 @@ def _sorted_out(error: BaseError) -> Exception:
     text = str(error)
     if "code: AccessDenied" in text:  # a refusal to delete comes as a 200
         return DeniedError(_summary(error))
+    if "redirect without LOCATION" in text:
+        return OSError(
+            "the bucket lies in another region than requests were signed for; name its region with --storage.region"
+        )
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     if status is None or status >= 500 or status in _MAY_PASS:
@@ -156,6 +171,9 @@ def _summary(error: BaseException) -> str:
     text = str(error).partition("\n\nDebug source")[0]
     status, code, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
     if status is None:
+        request, cause = _REQUEST.search(text), _CAUSE.search(str(error))
+        if request and cause:
+            return f"{request[1]}: {cause[1]}"[:300]
         return (text.splitlines() or [type(error).__name__])[0][:300]
     words = [status[1], code[1] if code else "", message[1] if message else ""]
     return " ".join(word for word in words if word)[:300]

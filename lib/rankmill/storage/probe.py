@@ -22,6 +22,15 @@ _WRITERS = 8
 _ROUNDS = 4  # a store that lets two win in half of the races passes one time in sixteen
 
 
+def require_writable(store: Store) -> None:
+    """Refuse a folder that nothing can be written into, with one small write that leaves no trace.
+
+    Raises:
+        StorageError: naming the reason.
+    """
+    store.try_writing(f"{PROBES}/{uuid.uuid4().hex}")
+
+
 def flaw_of(store: Store) -> str | None:
     """Say what is wrong with the store's put-if-absent, or None.
 

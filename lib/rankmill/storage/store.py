@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from rankmill.errors import StorageError, UsageError
+from rankmill.errors import StorageError
 from rankmill.settings.storage import StorageSettings
 from rankmill.storage.backend import DeniedError, Folder, Head, NoBucketError, ReplacedError
 from rankmill.storage.local import STAGING, LocalFolder
 from rankmill.storage.objects import ObjectFolder
 from rankmill.storage.retry import Patience, TransientError, patiently
-from rankmill.storage.uris import refuse_secrets
+from rankmill.storage.uris import refuse_unusable
 
 __all__ = ["STAGING", "Head", "Store", "sha256"]
 
@@ -50,11 +50,11 @@ class Store:
         patience: how long trouble is waited out; by default as `storage` says.
 
     Raises:
-        UsageError: the URI carries credentials.
+        UsageError: the URI names no place, or carries credentials.
     """
 
     def __init__(self, uri: str, storage: StorageSettings | None = None, patience: Patience | None = None) -> None:
-        refuse_secrets(uri)
+        refuse_unusable(uri)
         self.uri = uri.rstrip("/") if _SCHEME.match(uri) else str(Path(uri).absolute())
         self.storage = storage or StorageSettings()
         self.patience = patience or Patience(seconds=self.storage.retry_seconds)
@@ -90,6 +90,14 @@ class Store:
             return self._is_mine(key, token)
 
         return self._patiently("write", key, attempt)
+
+    def try_writing(self, key: str) -> None:
+        """Find out whether anything can be written into the folder; it is left as it was found.
+
+        Args:
+            key: what may be created on the way and is deleted again.
+        """
+        self._patiently("write", key, lambda: self._folder.try_writing(key))
 
     def read(self, key: str, if_match: str | None = None) -> bytes:
         """Return the body under `key`; StorageError when there is none.
@@ -171,17 +179,15 @@ class Store:
         if scheme == "file":
             return LocalFolder(Path(rest))
         bucket, _, prefix = rest.partition("/")
-        if not bucket:
-            raise UsageError(f"{self.uri} names no bucket; write {scheme}://BUCKET/FOLDER.")
         return ObjectFolder(scheme, bucket, prefix, self.storage, self.patience)
 
     def _patiently(self, verb: str, key: str, attempt: Callable[[], T]) -> T:
         try:
             try:
-                return patiently(attempt, self.patience)
+                return patiently(attempt, self.patience, place=self.uri)
             except DeniedError:
                 self.__dict__.pop("_folder", None)  # short-lived keys may have run out: ask for new ones, once
-                return patiently(attempt, self.patience)
+                return patiently(attempt, self.patience, place=self.uri)
         except DeniedError as error:
             raise StorageError(f"No permission to {verb} {self.join(key)}: {error}") from error
         except PermissionError as error:
@@ -191,7 +197,8 @@ class Store:
         except ReplacedError as error:
             raise StorageError(f"{self.join(key)} was replaced after it was looked at ({error}).") from error
         except FileNotFoundError as error:
-            raise StorageError(f"Could not {verb} {self.join(key)}: there is nothing there.") from error
+            why = f"it cannot be made there ({error})" if verb == "write" else "there is nothing there"
+            raise StorageError(f"Could not {verb} {self.join(key)}: {why}.") from error
         except TransientError as error:
             raise StorageError(
                 f"Could not {verb} {self.join(key)}, though it was tried for {self.patience.seconds:g} s: {error}"

@@ -6,7 +6,40 @@ from urllib.parse import parse_qsl
 from rankmill.errors import UsageError
 
 _URI = re.compile(r"^([a-z][a-z0-9+.-]*)://([^/?#]*)([^?#]*)(?:\?(.*))?", re.IGNORECASE | re.DOTALL)
+_ONE_SLASH = re.compile(r"^([a-z][a-z0-9+.-]*):/(?!/)", re.IGNORECASE)
+_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 _SECRET = re.compile(r"key|secret|token|password|credential|signature|\bsig\b", re.IGNORECASE)
+
+
+def refuse_unusable(uri: str, name: str | None = None) -> None:
+    """Refuse what names no place, or carries credentials.
+
+    Args:
+        uri: local path or URI.
+        name: what errors call it, if not by itself.
+
+    Raises:
+        UsageError: saying what to write instead.
+    """
+    refuse_secrets(uri)
+    name = name or uri
+    if not uri.strip():
+        raise UsageError(f"{name or 'A path'} is empty. Give a folder or a URI; the current folder is called `.`.")
+    slip = _ONE_SLASH.match(uri)
+    if slip is not None:
+        raise UsageError(
+            f"{name} would be a local folder called {slip[1]}:, for a URI has two slashes. Write {slip[1]}://… for a "
+            f"store, or ./{uri} for the folder."
+        )
+    match = _URI.match(uri)
+    if match is not None and match[1].lower() in _STORES and not match[2]:
+        raise UsageError(f"{name} names no bucket; write {match[1]}://BUCKET/FOLDER.")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Scheme in lower case, empty for a local path, and all that follows it."""
+    scheme, found, path = uri.partition("://")
+    return (scheme.lower(), path) if found and _URI.match(uri) else ("", uri)
 
 
 def refuse_secrets(uri: str) -> None:

@@ -34,6 +34,7 @@ REASONS = {
     "out_of_memory": "the pair does not fit into memory, not even alone",
     "model_error": "the model raises an error for this pair, also when it is alone",
     "worker_crash": "the process that works on this pair dies of it, also when it is alone",
+    "no_answer": "the model gives no answer for this pair within --forward-timeout, also when it is alone",
 }
 """Why a row can be rejected; the closed list that `_rejected/` draws from."""
 

@@ -29,8 +29,10 @@ def has_checksums(handle: IO[bytes], meta: pq.FileMetaData) -> bool:
     for index in range(meta.num_row_groups):
         if meta.row_group(index).num_rows and meta.num_columns:
             chunk = meta.row_group(index).column(0)
-            starts = (chunk.dictionary_page_offset, chunk.data_page_offset)
-            handle.seek(min(start for start in starts if start))
+            starts = [start for start in (chunk.dictionary_page_offset, chunk.data_page_offset) if start and start > 0]
+            if not starts:
+                return False  # a damaged footer: whoever reads the page will say so
+            handle.seek(min(starts))
             return crc_in(handle.read(_HEADER_BYTES))
     return True
 

@@ -42,6 +42,15 @@ class TooLong:
             "--max-text-bytes where that is more)"
         )
 
+    def refused(self, uri: str, number: str) -> InputError:
+        """The error for a file in which no line may be so long, whatever --max-text-bytes says.
+
+        Args:
+            uri: of the file.
+            number: of the line, in words: from 1, and how it was counted.
+        """
+        return InputError(f"{uri}, line {number}: the line has {self.size:,} bytes, and {self.limit:,} are allowed.")
+
 
 Line = tuple[int, int, bytes]
 """Number without blank lines, byte offset, text."""
@@ -67,7 +76,7 @@ def read_lines(file: InputFile, start: int, offset: int, stop: int | None = None
     with closing(read_any_lines(file, start, offset, stop)) as lines:
         for number, position, line in lines:
             if isinstance(line, TooLong):
-                raise InputError(f"{file.uri}, line {number + 1:,} (without blank ones): {line}.")
+                raise line.refused(file.uri, f"{number + 1:,} (without blank ones)")
             yield number, position, line
 
 

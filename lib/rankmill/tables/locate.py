@@ -10,9 +10,9 @@ from typing import IO, Any, Literal, cast
 import fsspec
 from fsspec import AbstractFileSystem
 
-from rankmill.errors import InputError
+from rankmill.errors import InputError, first_line
 from rankmill.settings.storage import StorageSettings
-from rankmill.storage.uris import refuse_secrets
+from rankmill.storage.uris import refuse_unusable
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.object_file import SCHEMES, ObjectFile, changed
 
@@ -97,14 +97,14 @@ def list_files(pattern: str, name: str | None = None, storage: StorageSettings =
     Raises:
         InputError: there is nothing there.
         StorageError: the store refused or could not be reached.
-        UsageError: the URI carries credentials.
+        UsageError: the URI names no place, or carries credentials.
     """
-    refuse_secrets(pattern)
+    refuse_unusable(pattern, name)
     name = name or pattern
     try:
         system, path = _file_system(pattern, storage)
-    except (ValueError, ImportError) as error:  # an unknown protocol, or its package is not installed
-        raise InputError(f"{name} cannot be opened: {error}") from error
+    except (ValueError, ImportError, OSError) as error:  # an unknown protocol, or what it needs is not installed
+        raise InputError(f"{name} cannot be opened: {first_line(error)}") from error
     with storage_errors(name):
         found = [
             info for info in _list(system, path) if not str(info["name"]).endswith("/")
@@ -187,10 +187,11 @@ def _list(system: AbstractFileSystem, path: str) -> list[dict[str, Any]]:
         return [info]
     below = system.find(path, detail=True)
     base = path.rstrip("/") + "/"
-    return [info for name, info in below.items() if not _is_hidden(str(name).removeprefix(base))]
+    return [info for name, info in below.items() if not is_hidden(str(name).removeprefix(base))]
 
 
-def _is_hidden(relative: str) -> bool:
+def is_hidden(relative: str) -> bool:
+    """Whether a file is passed over, by its path below the folder that was named."""
     return any(part.startswith(("_", ".")) for part in relative.split("/"))
 
 

@@ -1,7 +1,9 @@
-"""Reads candidates from Parquet: footers at plan time, then ranges of rows, a batch at a time."""
+"""Reads candidates from Parquet: where queries lie at plan time, then ranges of rows, a batch at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import IO, Any
 
 import numpy as np
@@ -11,14 +13,14 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-from rankmill.errors import InputError
+from rankmill.errors import DamagedInputError
 from rankmill.tables.canonical import from_batch, pairs_of
-from rankmill.tables.checksums import has_checksums
 from rankmill.tables.errors import storage_errors
+from rankmill.tables.footers import check_footer
 from rankmill.tables.locate import InputFile, open_file
 from rankmill.tables.runs import Runs, join, runs_of
 from rankmill.tables.schema import Layout
-from rankmill.tables.text import TABLE_BYTES, expanded_bytes
+from rankmill.tables.text import expanded_bytes
 
 _BATCH_ROWS = 1024  # rows decoded at a time, so that memory does not depend on row groups ...
 _BATCH_BYTES = 8 << 20  # ... nor on how many candidates a row holds
@@ -31,14 +33,12 @@ _BUFFER_BYTES = 4 << 20  # read ahead per column; large enough that a store's la
 
 
 @dataclass(frozen=True, slots=True)
-class Footer:
-    """What a Parquet footer says."""
+class _Opened:
+    """A file that is being read."""
 
-    schema: pa.Schema
-    rows: int
-    uncompressed_bytes: int
-    checked: bool
-    """Whether its pages carry checksums."""
+    file: InputFile
+    handle: IO[bytes]
+    parquet: pq.ParquetFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,40 +67,30 @@ class Chosen:
         return found
 
 
-def read_footer(file: InputFile) -> Footer:
-    """Read the schema and the size of a file.
+def find_runs(file: InputFile, layout: Layout) -> Runs:
+    """Find where each query's rows are, reading the id column only (nested: and the candidates' ids).
 
     Raises:
-        InputError: it is compressed with what cannot be undone here, or has rows that no memory is meant to hold.
+        DamagedInputError: the file cannot be read, or not all of its rows come; so do all functions here.
         InputError, StorageError: as `storage_errors` says; so do all functions here.
     """
-    with storage_errors(file.uri), open_file(file) as handle:
-        parquet = _reader(handle)
-        meta = parquet.metadata
-        _refuse_unreadable(file, meta)
-        return Footer(parquet.schema_arrow, meta.num_rows, _text_bytes(meta), has_checksums(handle, meta))
-
-
-def find_runs(file: InputFile, layout: Layout) -> Runs:
-    """Find where each query's rows are, reading the id column only (nested: and the candidates' ids)."""
     names, nested = layout.columns, layout.nested
     chosen = Chosen(frozenset({names.query_id}))
     if nested:
         chosen = replace(chosen, candidates=names.candidates, fields=frozenset({names.doc_id}))
     parts = []
-    row = 0
     with storage_errors(file.uri), open_file(file) as handle:
-        parquet = _reader(handle)
-        groups = range(parquet.metadata.num_row_groups)
-        for batch in _read(handle, parquet, chosen, groups, _ID_ROWS, together=True):
+        opened = _Opened(file, handle, _reader(handle))
+        for row, batch in _read(opened, chosen, range(opened.parquet.num_row_groups), _ID_ROWS, together=True):
             pairs = pairs_of(batch.column(names.candidates)) if nested else np.ones(len(batch), dtype=np.int64)
             parts.append(runs_of(batch.column(names.query_id), pairs, row))
-            row += len(batch)
     return join(parts)
 
 
-def read_rows(file: InputFile, layout: Layout, source: int, start: int, stop: int) -> Iterator[pa.Table]:
-    """Yield rows `start` to `stop` (exclusive) in canonical form, a batch at a time, in order."""
+def read_rows(
+    file: InputFile, layout: Layout, source: int, start: int, stop: int, *, checked: bool = False
+) -> Iterator[pa.Table]:
+    """Yield rows `start` to `stop` (exclusive) in canonical form, a batch at a time, in order; see `read_batches`."""
     names = layout.columns
     pairs = {names.doc_id, *layout.document_columns, *(kept.name for kept in layout.keep if kept.per_candidate)}
     pairs |= {names.retrieval_score} if layout.retrieval_score else set()
@@ -109,7 +99,7 @@ def read_rows(file: InputFile, layout: Layout, source: int, start: int, stop: in
         chosen = Chosen(frozenset(wanted), names.candidates, frozenset(pairs))
     else:
         chosen = Chosen(frozenset(wanted | pairs))
-    for row, batch in read_batches(file, chosen, start, stop):
+    for row, batch in read_batches(file, chosen, start, stop, checked=checked):
         for at, part in _bounded(batch, layout):
             yield from_batch(part, layout, source, row + at)
 
@@ -126,30 +116,66 @@ def _reader(handle: IO[bytes], meta: pq.FileMetaData | None = None, **options: A
 
 
 def _read(
-    handle: IO[bytes],
-    parquet: pq.ParquetFile,
+    opened: _Opened,
     chosen: Chosen | None,
-    groups: Sequence[int],
+    groups: range,
     most: int,
     *,
     together: bool = False,
-) -> Iterator[pa.RecordBatch]:
-    """Yield what is chosen (None: all) of some row groups, `most` rows at a time; bombs come as dictionaries.
+    checked: bool = False,
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Yield (first row, batch) of what is chosen (None: all), `most` rows at a time; bombs come as dictionaries.
 
     One row group at a time: damage spoils no other, and dictionaries in lists must not change. `together` reads those
-    without dictionaries as one, which is many times as fast where they are small.
+    without dictionaries as one, which is many times as fast where they are small. `checked` decodes a row group of
+    several batches once more, before any of them is passed on.
     """
+    parquet, meta = opened.parquet, opened.parquet.metadata
+    check_footer(opened.file, meta, groups)
     paths = chosen.paths(parquet) if chosen else None
-    sizes = {index: _batch_rows(parquet.metadata.row_group(index), paths, most) for index in groups}
-    heavy = _explosive(handle, parquet, chosen.texts(parquet), sizes) if chosen else []
+    sizes = {index: _batch_rows(meta.row_group(index), paths, most) for index in groups}
+    heavy = _explosive(opened.handle, parquet, chosen.texts(parquet), sizes) if chosen else []
     if heavy:
-        parquet = _reader(handle, parquet.metadata, read_dictionary=heavy)
-    if together and not heavy:
-        if sizes:
-            yield from parquet.iter_batches(batch_size=min(sizes.values()), row_groups=list(sizes), columns=paths)
-        return
-    for group, size in sizes.items():
-        yield from parquet.iter_batches(batch_size=size, row_groups=[group], columns=paths)
+        parquet = _reader(opened.handle, meta, read_dictionary=heavy)
+    row = _starts(meta)[groups.start]
+    for span in [groups] if together and not heavy else [range(index, index + 1) for index in groups]:
+        rows, size = sum(meta.row_group(index).num_rows for index in span), min((sizes[i] for i in span), default=most)
+        options = {"batch_size": size, "row_groups": list(span), "columns": paths}
+        if checked and rows > size:
+            for _ in _complete(parquet.iter_batches(**options), rows, opened.file, span):
+                pass
+        for batch in _complete(parquet.iter_batches(**options), rows, opened.file, span):
+            yield row, batch
+            row += len(batch)
+
+
+def _complete(batches: Iterable[pa.RecordBatch], rows: int, file: InputFile, groups: range) -> Iterator[pa.RecordBatch]:
+    """Pass batches on, the last one not before it is known that all of their rows came.
+
+    The checksum of a page does not cover its header. Arrow skips a page whose header names a kind that it does not
+    know, or says that it has fewer values, and when a column ends too soon it takes that for the end of all.
+
+    Raises:
+        DamagedInputError: more rows came, or fewer.
+    """
+    last, came = None, 0
+    for batch in batches:
+        if last is not None:
+            yield last
+        last, came = batch, came + len(batch)
+    if came != rows:
+        which = f"row group {groups[0]} has" if len(groups) == 1 else f"its {len(groups):,} row groups have"
+        raise DamagedInputError(
+            f"{file.uri} cannot be read: by its footer {which} {rows:,} rows, and {came:,} came. The header of a page "
+            "is damaged."
+        )
+    if last is not None:
+        yield last
+
+
+def _starts(meta: pq.FileMetaData) -> list[int]:
+    """Number of the first row of each row group, and that of all rows."""
+    return [0, *accumulate(meta.row_group(index).num_rows for index in range(meta.num_row_groups))]
 
 
 def _batch_rows(group: pq.RowGroupMetaData, paths: Sequence[str] | None, most: int) -> int:
@@ -197,30 +223,31 @@ def _longest(column: pa.Array) -> int:
     return int(pc.max(pc.binary_length(column.dictionary)).as_py() or 0)
 
 
-def read_batches(file: InputFile, chosen: Chosen | None, start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def read_batches(
+    file: InputFile, chosen: Chosen | None, start: int, stop: int, *, checked: bool = False
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Yield (number of the first row, batch) for the rows from `start` to `stop`, decoding no other row group.
 
-    Without a choice, of a file of our own, all columns come.
+    A damaged page header may put rows together that do not belong together, and only the end of its row group tells.
+
+    Args:
+        file: what to read.
+        chosen: which columns; without a choice, of a file of our own, all of them.
+        start: first row.
+        stop: row after the last.
+        checked: yield nothing of a row group before it was decoded to its end, at the price of decoding large ones
+            twice; for who goes on after an error with what came before it.
     """
     with storage_errors(file.uri), open_file(file) as handle:
-        parquet = _reader(handle)
-        meta = parquet.metadata
-        ends = np.cumsum([meta.row_group(index).num_rows for index in range(meta.num_row_groups)])
-        first = int(np.searchsorted(ends, start, side="right"))
-        last = int(np.searchsorted(ends, stop, side="left"))
-        row = int(ends[first - 1]) if first else 0
-        for batch in _read(handle, parquet, chosen, range(first, min(last + 1, len(ends))), _BATCH_ROWS):
+        opened = _Opened(file, handle, _reader(handle))
+        starts = _starts(opened.parquet.metadata)
+        groups = range(bisect_right(starts, start) - 1, min(bisect_left(starts, stop), len(starts) - 1))
+        for row, batch in _read(opened, chosen, groups, _BATCH_ROWS, checked=checked):
             low, high = max(start - row, 0), min(stop - row, len(batch))
             if low < high:
                 yield row + low, batch.slice(low, high - low)
-            row += len(batch)
-            if row >= stop:
+            if row + len(batch) >= stop:
                 return
-
-
-def _text_bytes(meta: pq.FileMetaData) -> int:
-    """Uncompressed size of all columns."""
-    return sum(int(meta.row_group(index).total_byte_size) for index in range(meta.num_row_groups))
 
 
 def _leaves(parquet: pq.ParquetFile) -> list[str]:
@@ -253,25 +280,3 @@ def _bytes_inside(candidates: pa.Array, limit: int) -> NDArray[np.int64]:
     lengths = pc.fill_null(pc.list_value_length(candidates), 0).to_numpy(zero_copy_only=False)
     inside_lists: NDArray[np.int64] = np.diff(totals[np.append(0, np.cumsum(lengths))]).astype(np.int64)
     return inside_lists
-
-
-def _refuse_unreadable(file: InputFile, meta: pq.FileMetaData) -> None:
-    groups = [meta.row_group(index) for index in range(meta.num_row_groups)]
-    used = {groups[0].column(index).compression for index in range(meta.num_columns)} if groups else set()
-    unknown = sorted(name for name in used if name != "UNCOMPRESSED" and not _can_undo(name))
-    if unknown:
-        raise InputError(f"{file.uri} is compressed with {', '.join(unknown)}, which cannot be undone here.")
-    for index, group in enumerate(groups):
-        size = int(group.total_byte_size) // max(group.num_rows, 1)
-        if size > TABLE_BYTES:
-            raise InputError(
-                f"{file.uri}: the rows of row group {index} have {size:,} bytes on average, and the texts of a whole "
-                f"shard may have {TABLE_BYTES:,}. Write smaller rows, such as one for each pair."
-            )
-
-
-def _can_undo(codec: str) -> bool:
-    try:
-        return bool(pa.Codec.is_available(codec.lower()))
-    except ValueError:
-        return False

@@ -56,7 +56,9 @@ def find_runs(file: InputFile, layout: Layout) -> Runs:
     return join(parts)
 
 
-def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Iterator[pa.Table]:
+def read_rows(
+    file: InputFile, layout: Layout, source: int, lines: Lines, *, checked: bool = False
+) -> Iterator[pa.Table]:
     """Yield rows of a run in canonical form, a batch at a time, in order; `query` and `document` are empty.
 
     Args:
@@ -64,6 +66,7 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
         layout: what `run_layout` said.
         source: index of the file.
         lines: which rows; the offset is for TREC files.
+        checked: of Parquet, as `parquet.read_batches` says.
     """
     if file.format == "trec":
         yield from _read_trec(file, layout, source, lines)
@@ -71,7 +74,7 @@ def read_rows(file: InputFile, layout: Layout, source: int, lines: Lines) -> Ite
     names = layout.columns
     wanted = {names.query_id, names.doc_id, *(kept.name for kept in layout.keep)}
     wanted |= {names.retrieval_score} if layout.retrieval_score else set()
-    for row, batch in read_batches(file, Chosen(frozenset(wanted)), lines.start, lines.stop):
+    for row, batch in read_batches(file, Chosen(frozenset(wanted)), lines.start, lines.stop, checked=checked):
         rows = np.arange(row, row + len(batch), dtype=np.int64)
         yield _canonical(pa.Table.from_batches([batch]), rows, layout, source)
 

@@ -6,6 +6,7 @@ Files may be local or at any fsspec URI, and compressed when the name ends in `.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, TextIO
 
 import fsspec
@@ -16,12 +17,14 @@ import pyarrow.compute as pc
 from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
 from rankmill.tables.errors import storage_errors
+from rankmill.tables.lines import LINE_BYTES, TooLong
 from rankmill.tables.locate import fsspec_options
 
 RUN = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float64())])
 """Columns of `read_run`."""
 
 _MAX_PROBLEMS = 20
+_PIECE = 1 << 20  # characters
 _RUN_COLUMNS = 6
 _MAX_RANK = 2**31 - 1
 
@@ -68,6 +71,24 @@ def open_text(uri: str, mode: Literal["r", "w"] = "r", storage: StorageSettings 
         yield handle
 
 
+def read_text_lines(uri: str, storage: StorageSettings | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file that `open_text` opens, blank ones included, each with its number (from 1).
+
+    Raises:
+        InputError: a line has more than `LINE_BYTES`.
+        InputError, StorageError: as `storage_errors` says.
+    """
+    with open_text(uri, storage=storage) as handle:
+        for number, line in enumerate(iter(partial(handle.readline, LINE_BYTES + 1), ""), start=1):
+            size = len(line.encode()) if 4 * len(line) > LINE_BYTES else 0  # a character has up to 4 bytes
+            if size > LINE_BYTES:
+                while line and not line.endswith("\n"):
+                    line = handle.readline(_PIECE)  # noqa: PLW2901 - what is left of it is counted, not kept
+                    size += len(line.encode())
+                raise TooLong(size, LINE_BYTES).refused(uri, f"{number:,}")
+            yield number, line
+
+
 def read_run(uri: str, storage: StorageSettings | None = None) -> pa.Table:
     """A TREC run, as columns of `RUN`, in file order. The fields `Q0` and `tag` are not kept.
 
@@ -78,7 +99,7 @@ def read_run(uri: str, storage: StorageSettings | None = None) -> pa.Table:
     Raises:
         InputError: no such file, an empty one, or unusable lines: a number of columns other than 6, a rank that is no
             whole number, a score that is no finite number, a document listed twice for one query. The first 20 are
-            named.
+            named. Or a line of more than 64 MiB.
         StorageError: the file system refused.
     """
     problems = Problems(uri)
@@ -87,23 +108,22 @@ def read_run(uri: str, storage: StorageSettings | None = None) -> pa.Table:
     ranks: list[int] = []
     scores: list[float] = []
     first_lines: dict[tuple[str, str], int] = {}
-    with open_text(uri, storage=storage) as lines:
-        for number, line in enumerate(lines, start=1):
-            fields = line.split()
-            if not fields:
-                continue
-            parsed = parse_line(fields)
-            if isinstance(parsed, str):
-                problems.add(number, parsed)
-                continue
-            query_id, doc_id, rank, score = parsed
-            first = first_lines.setdefault((query_id, doc_id), number)
-            if first != number:
-                problems.add(number, f"document {doc_id!r} was already listed for query {query_id!r} on line {first:,}")
-            query_ids.append(query_id)
-            doc_ids.append(doc_id)
-            ranks.append(rank)
-            scores.append(score)
+    for number, line in read_text_lines(uri, storage):
+        fields = line.split()
+        if not fields:
+            continue
+        parsed = parse_line(fields)
+        if isinstance(parsed, str):
+            problems.add(number, parsed)
+            continue
+        query_id, doc_id, rank, score = parsed
+        first = first_lines.setdefault((query_id, doc_id), number)
+        if first != number:
+            problems.add(number, f"document {doc_id!r} was already listed for query {query_id!r} on line {first:,}")
+        query_ids.append(query_id)
+        doc_ids.append(doc_id)
+        ranks.append(rank)
+        scores.append(score)
     problems.refuse("a TREC run: query_id Q0 doc_id rank score tag")
     if not query_ids:
         raise InputError(f"{uri} is empty; expected a TREC run: query_id Q0 doc_id rank score tag.")

@@ -26,6 +26,7 @@ from rankmill.scoring.files import Tensor, read_json, read_json_if_any
 from rankmill.scoring.int8 import is_int8, load_int8, save_int8
 from rankmill.scoring.locate import Location
 from rankmill.scoring.model_files import ModelFiles
+from rankmill.scoring.model_tokenizer import ModelTokenizer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.tokenizer_files import with_config
 
@@ -123,7 +124,9 @@ def served(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_lengt
         files = ModelFiles(
             location=location,
             config=read_json(name, location.folder / "config.json"),
-            tokenizer_json=with_config(name, read_json(name, location.folder / "tokenizer.json"), tokenizer_config),
+            tokenizer=ModelTokenizer(
+                name, with_config(name, read_json(name, location.folder / "tokenizer.json"), tokenizer_config)
+            ),
             tokenizer_config=tokenizer_config,
             sentence_transformers={},
             sentence_bert={},

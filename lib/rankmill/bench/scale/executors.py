@@ -56,10 +56,10 @@ class Watched:
 
 @dataclass(frozen=True, slots=True)
 class AllButTheLast:
-    """Writes the commit record of every shard but the last one, and then stops the job.
+    """Writes part and commit record of every shard but the last one, and then stops the job.
 
-    One shard is really scored and written; the other records are its own with other numbers, and their parts are not
-    there: who resumes a job looks at no parts. All shards must have equally many pairs.
+    One shard is really scored and written; the others are its own with other numbers. All shards must have equally
+    many pairs.
     """
 
     workers: int = 1
@@ -78,9 +78,11 @@ class AllButTheLast:
         row = next(encode(pa.table({"unit": [0]})))
         (first,) = receipts(write(score(row)).to_pylist())
         yield first
+        part = write.store.read(first.part)
 
         def commit(shard: int) -> Receipt:
             receipt = replace(first, shard=shard, part=f"part-{shard:06}.parquet")
+            write.store.create(receipt.part, part)
             write.store.create(f"{COMMITS}/{shard:06}.json", receipt.to_json())
             return receipt
 

@@ -13,6 +13,7 @@ from rankmill.storage.store import Store
 _FILE = b"########"  # stands for the number of the file, in every query id and its statistics
 _WRITERS = 16
 _GROUP_ROWS = 2
+_GROUP_SHARDS = 8
 
 
 def many_files(store: Store, files: range, row_groups: int) -> None:
@@ -33,10 +34,14 @@ def many_files(store: Store, files: range, row_groups: int) -> None:
 
 
 def one_file(path: Path, shards: int, pairs: int) -> None:
-    """Write a Parquet file with one query of `pairs` candidates for each shard."""
+    """Write a Parquet file with one query of `pairs` candidates for each shard, and eight shards in a row group.
+
+    So many are read in one go. A row group has no index: who reads from its middle decodes what comes before, and with
+    a thousand small shards in each that, and nothing of what is measured, would take most of the time.
+    """
     with pq.ParquetWriter(path, _table(0, 1, "").schema, write_page_checksum=True) as out:
-        for first in range(0, shards, 1000):
-            last = min(first + 1000, shards)
+        for first in range(0, shards, _GROUP_SHARDS):
+            last = min(first + _GROUP_SHARDS, shards)
             out.write_table(pa.concat_tables(_table(query, pairs, "q") for query in range(first, last)))
 
 

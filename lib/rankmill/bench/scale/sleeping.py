@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -9,7 +10,9 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from rankmill.batch.freight import EncodedShard, ScoredShard
 from rankmill.batch.pipeline import RayData
+from rankmill.batch.score_and_write import CALLS, ScoreAndWrite
 from rankmill.batch.scratch import Scratch
+from rankmill.batch.stages import Write
 from rankmill.scoring.options import ScorerOptions
 
 
@@ -44,17 +47,17 @@ class SleepingWorkers(RayData):
     per_actor: int = 1
     """Workers that share a process; they divide those of the pool."""
 
-    def scored(self, encoded: Dataset, scorer: ScorerOptions, fingerprint: str, scratch: Scratch) -> Dataset:  # noqa: ARG002 - nothing is scored
-        """Sleep over every shard."""
+    def written(self, encoded: Dataset, scorer: ScorerOptions, write: Write, scratch: Scratch) -> Dataset:  # noqa: ARG002 - nothing is scored
+        """Sleep over every shard, then write it."""
         return encoded.map_batches(
-            Sleeping,
-            fn_constructor_args=(self.seconds,),
+            ScoreAndWrite,
+            fn_constructor_args=(partial(Sleeping, self.seconds), write, self.per_actor),
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=self.pool.cpus,
             compute=ActorPoolStrategy(
                 size=self.pool.max_workers // self.per_actor,
-                max_concurrent_calls_per_actor=self.per_actor,
+                max_concurrent_calls_per_actor=CALLS * self.per_actor,
                 enable_true_multi_threading=True,
             ),
         )

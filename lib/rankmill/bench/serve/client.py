@@ -1,9 +1,10 @@
 """Asks a server, one request at a time or many; only the time until the answer is there counts."""
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -16,6 +17,7 @@ from rankmill.errors import RankmillError
 _SECONDS = 600.0
 """For an answer; a request of 1,000 documents can take minutes."""
 _SHOWN = 200
+_PHASE = re.compile(r"([\w-]+);dur=([\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Reply:
 
     seconds: float
     body: bytes
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by the header Server-Timing; empty for a server that sends none."""
 
     def logits(self, key: str) -> NDArray[np.float32]:
         """One per document, in the order of the request; `key` names them in the server's results."""
@@ -66,7 +70,8 @@ class Client:
         if answer.status != 200:
             said = answer.data[:_SHOWN].decode(errors="replace")
             raise RankmillError(f"{self._pool.host}:{self._pool.port} answered a request with {answer.status}: {said}")
-        return Reply(seconds, answer.data)
+        timing = _PHASE.findall(answer.headers.get("server-timing", ""))
+        return Reply(seconds, answer.data, {phase: float(took) / 1000 for phase, took in timing})
 
     def flood(self, bodies: Sequence[bytes]) -> float:
         """Send all of them, as many at a time as there are connections; seconds until the last answer.
@@ -80,6 +85,6 @@ class Client:
         return time.perf_counter() - started
 
     def close(self) -> None:
-        """Close the connections."""
-        self._threads.shutdown()
+        """Ask nothing more, and close the connections that wait for no answer."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
         self._pool.close()

@@ -19,8 +19,14 @@ class Overhead:
     served_ms: float
     overhead_ms: float
     """The median of what each request took longer than the same one here."""
+    prepare_ms: float
+    """Of it, the gateway's parsing and tokenising, less tokenising here; as the next two, a median of its own."""
+    score_ms: float
+    """The hop to the scorer, its queue and forward pass, less the forward pass here."""
+    rest_ms: float
+    """HTTP both ways, reading and rendering."""
     spread_ms: float
-    """How far the middle half of those differences lie apart."""
+    """How far the middle half of the differences lie apart."""
     logit_difference: float
     """The largest between both sides."""
 

@@ -144,7 +144,7 @@ def _warm_up(
 
 def _check(rival: RivalServer, subject: Subject, ask: Ask, exact: float) -> None:
     encoded = subject.scorer.encode(*ask.columns)
-    rival.check(ask, Bare(subject.scorer).ask(ask)[1], ~encoded.truncated, exact)
+    rival.check(ask, Bare(subject.scorer).ask(ask).logits, ~encoded.truncated, exact)
 
 
 def _line(

@@ -21,6 +21,8 @@ INFINITY_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS":
 
 _START_SECONDS = 300.0
 _STOP_SECONDS = 60.0
+_HASTE_SECONDS = 1.0
+"""To end where the measurement was broken off: nobody waits for what the server has still to answer."""
 _POLL_SECONDS = 0.2
 _SAID = 2000
 
@@ -28,6 +30,9 @@ _SAID = 2000
 @contextmanager
 def running(command: Sequence[str], ready: str, log: Path, environment: Mapping[str, str] = {}) -> Iterator[None]:
     """Run a server for the length of a `with` block, from the moment it is ready.
+
+    At the end it may finish what it does, unless an exception is the end; then, or after a minute, it is killed, with
+    every process that it started.
 
     Args:
         command: that starts it.
@@ -42,11 +47,13 @@ def running(command: Sequence[str], ready: str, log: Path, environment: Mapping[
         process = subprocess.Popen(  # noqa: S603 - commands of ours
             list(command), stdout=file, stderr=file, env=os.environ | environment, start_new_session=True
         )
+    seconds = _HASTE_SECONDS
     try:
         _wait(process, command, ready, log)
         yield
+        seconds = _STOP_SECONDS
     finally:
-        _stop(process)
+        _stop(process, seconds)
 
 
 def free_url() -> str:
@@ -101,11 +108,26 @@ def _wait(process: "subprocess.Popen[bytes]", command: Sequence[str], ready: str
             time.sleep(_POLL_SECONDS)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is None:
-        process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_SECONDS)
-    with suppress(ProcessLookupError):  # the rest of its session, where something was left
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def _stop(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    try:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:  # also where a second signal says that this takes too long
+        process.kill()
+        for pid in _session(process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def _session(leader: int) -> list[int]:
+    """Processes of a session, in whatever group: every worker of Ray has its own. Found on Linux only."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(ProcessLookupError):
+            if os.getsid(int(entry.name)) == leader:
+                found.append(int(entry.name))
+    return found

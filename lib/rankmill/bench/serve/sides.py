@@ -39,16 +39,33 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class BareReply:
+    """One request's answer without a server."""
+
+    encode_seconds: float
+    forward_seconds: float
+    logits: NDArray[np.float32]
+
+    @property
+    def seconds(self) -> float:
+        """Both."""
+        return self.encode_seconds + self.forward_seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Bare:
     """A scorer in this process."""
 
     scorer: Scorer
 
-    def ask(self, ask: Ask) -> tuple[float, NDArray[np.float32]]:
-        """Seconds and logits of one request, tokenising included."""
+    def ask(self, ask: Ask) -> BareReply:
+        """One request."""
+        columns = ask.columns
         started = time.perf_counter()
-        logits = score(self.scorer, self.scorer.encode(*ask.columns)).logits
-        return time.perf_counter() - started, logits
+        encoded = self.scorer.encode(*columns)
+        between = time.perf_counter()
+        logits = score(self.scorer, encoded).logits
+        return BareReply(between - started, time.perf_counter() - between, logits)
 
     def tokens(self, ask: Ask) -> int:
         """Of a request's pairs."""

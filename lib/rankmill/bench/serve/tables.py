@@ -30,12 +30,20 @@ def _facts(found: ServeFound) -> Table:
 
 def _overhead(found: ServeFound) -> Table:
     table = _table(
-        f"one request of {found.documents} x {found.document_bytes:,} bytes", "bare ms", "served ms", "overhead ms", "±"
+        f"one request of {found.documents} x {found.document_bytes:,} bytes",
+        "bare ms",
+        "served ms",
+        "overhead ms",
+        "±",
+        "parsing",
+        "hop",
+        "HTTP",
     )
     for one in (found.light, found.overhead):
         table.add_row(*_overhead_row(one))
     table.caption = (
-        "medians; overhead: of the differences of the same request, ±: half of what their middle half spans. The "
+        "medians; overhead: of the differences of the same request, ±: half of what their middle half spans; then what "
+        "it is made of: the gateway's parsing, the way to the scorer and its queue, HTTP with reading and writing. The "
         "network of one layer shows what is not the forward pass; with the model itself, that drowns in its noise."
     )
     table.caption_justify = "left"
@@ -43,7 +51,8 @@ def _overhead(found: ServeFound) -> Table:
 
 
 def _overhead_row(one: Overhead) -> list[str]:
-    figures = (one.bare_ms, one.served_ms, one.overhead_ms, one.spread_ms / 2)
+    parts = (one.prepare_ms, one.score_ms, one.rest_ms)
+    figures = (one.bare_ms, one.served_ms, one.overhead_ms, one.spread_ms / 2, *parts)
     return [escape(f"{one.model}, {one.requests} requests"), *(f"{figure:,.1f}" for figure in figures)]
 
 

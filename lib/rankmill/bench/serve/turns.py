@@ -10,8 +10,9 @@ import numpy as np
 
 from rankmill.bench.measure import speed_ratio
 from rankmill.bench.serve.asks import Ask
+from rankmill.bench.serve.client import Reply
 from rankmill.bench.serve.found import Overhead, Passing, Throughput
-from rankmill.bench.serve.sides import Bare, Served
+from rankmill.bench.serve.sides import Bare, BareReply, Served
 from rankmill.errors import RankmillError
 
 _IDLE = 5
@@ -30,8 +31,8 @@ class OverheadTurns:
     bare: Bare
     served: Served
     asks: Iterator[Ask]
-    bare_seconds: list[float] = field(default_factory=list)
-    served_seconds: list[float] = field(default_factory=list)
+    bare_replies: list[BareReply] = field(default_factory=list)
+    served_replies: list[Reply] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     difference: float = 0.0
 
@@ -45,14 +46,14 @@ class OverheadTurns:
             ask = next(self.asks)
             if number % 2:
                 reply = self.served.ask(ask)
-                seconds, expected = self.bare.ask(ask)
+                bare = self.bare.ask(ask)
             else:
-                seconds, expected = self.bare.ask(ask)
+                bare = self.bare.ask(ask)
                 reply = self.served.ask(ask)
-            self.bare_seconds.append(seconds)
-            self.served_seconds.append(reply.seconds)
+            self.bare_replies.append(bare)
+            self.served_replies.append(reply)
             self.tokens.append(self.bare.tokens(ask))
-            found = float(np.abs(reply.logits(self.served.key) - expected).max())
+            found = float(np.abs(reply.logits(self.served.key) - bare.logits).max())
             self.difference = max(self.difference, found)
             if not found <= tolerance:
                 raise RankmillError(
@@ -62,15 +63,22 @@ class OverheadTurns:
 
     def found(self) -> Overhead:
         """All rounds together."""
-        longer = [1000 * (over - bare) for over, bare in zip(self.served_seconds, self.bare_seconds, strict=True)]
+        pairs = list(zip(self.served_replies, self.bare_replies, strict=True))
+        longer = [1000 * (served.seconds - bare.seconds) for served, bare in pairs]
+        prepared = [1000 * (served.phases["prepare"] - bare.encode_seconds) for served, bare in pairs]
+        scored = [1000 * (served.phases["score"] - bare.forward_seconds) for served, bare in pairs]
+        rest = [all_of_it - one - other for all_of_it, one, other in zip(longer, prepared, scored, strict=True)]
         low, high = np.percentile(longer, [25, 75]).tolist()
         return Overhead(
             model=self.model,
             requests=len(longer),
             tokens=statistics.fmean(self.tokens),
-            bare_ms=1000 * statistics.median(self.bare_seconds),
-            served_ms=1000 * statistics.median(self.served_seconds),
+            bare_ms=1000 * statistics.median(reply.seconds for reply in self.bare_replies),
+            served_ms=1000 * statistics.median(reply.seconds for reply in self.served_replies),
             overhead_ms=statistics.median(longer),
+            prepare_ms=statistics.median(prepared),
+            score_ms=statistics.median(scored),
+            rest_ms=statistics.median(rest),
             spread_ms=high - low,
             logit_difference=self.difference,
         )

@@ -4,7 +4,6 @@ A folder of sentence-transformers: modules.json lists a network, a pooling, and 
 A network without a pooling is no bi-encoder: transformers' own files do not say how its tokens become one vector.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,7 +38,6 @@ from rankmill.scoring.sided_encoder import (
     read_specials,
     sided_limits,
 )
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 
 POOLINGS = {
     "cls": "first token",
@@ -117,7 +115,7 @@ class BiEncoder:
 
     def encoder(self) -> SidedEncoder:
         """Load what tokenises."""
-        return SidedEncoder(json.dumps(reading_specials_as_text(self.files.tokenizer_json)), self.query, self.document)
+        return SidedEncoder(self.files.tokenizer.text(), self.query, self.document)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""
@@ -166,7 +164,7 @@ def read(files: ModelFiles, options: ScorerOptions) -> BiEncoder:
             "this version cannot do."
         )
     check_prompts(model, prompts, files.tokenizer_json, files.tokenizer_config)
-    prefix, suffix = read_specials(model, parse_tokenizer(model, files.tokenizer_json))
+    prefix, suffix = read_specials(model, files.tokenizer.special)
     check_vocabulary(model, config, files.tokenizer_json, [*prefix, *suffix])
     specials = len(prefix) + len(suffix)
     length = stated_length(files)
@@ -211,7 +209,7 @@ def stated_length(files: ModelFiles) -> int:
 
 def describe_sides(files: ModelFiles, query: Side, document: Side) -> str:
     """What the two sequences look like, for people."""
-    tokenizer = parse_tokenizer(files.name, files.tokenizer_json)
+    tokenizer = files.tokenizer.special
 
     def written(side: Side, what: str) -> str:
         names = [[str(tokenizer.id_to_token(i) or i).strip() for i in part] for part in (side.prefix, side.suffix)]

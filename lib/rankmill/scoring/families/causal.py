@@ -25,7 +25,6 @@ from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.prompt_encoder import PROMPT_ASSEMBLY_VERSION, PromptEncoder, PromptParts, tokenize_prompt
 from rankmill.scoring.prompts import ARCHITECTURES, Prompt, choose_prompt
 from rankmill.scoring.scorer import Scorer
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 
 # as sentence-transformers 5.4 and later save such a model, and a conversion with a head
 _MODULES: tuple[list[str], ...] = ([], ["Transformer"], ["Transformer", "LogitScore"])
@@ -78,8 +77,7 @@ class LanguageModel:
 
     def encoder(self) -> PromptEncoder:
         """Load what tokenises."""
-        tokenizer_json = json.dumps(reading_specials_as_text(self.files.tokenizer_json))
-        return PromptEncoder(tokenizer_json, self.parts, self.limits)
+        return PromptEncoder(self.files.tokenizer.text(), self.parts, self.limits)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""
@@ -196,11 +194,9 @@ def read(files: ModelFiles, options: ScorerOptions) -> LanguageModel:
     prompt = check(model, folder, config, options)
     architecture = architecture_of(config)
     instruction = _stated_instruction(files, prompt) if options.instruction is None else options.instruction
-    special = parse_tokenizer(model, files.tokenizer_json)
+    special = files.tokenizer.special
     _check_specials(model, prompt, special)
-    as_text = parse_tokenizer(model, reading_specials_as_text(files.tokenizer_json))
-    as_text.encode_special_tokens = True
-    parts = tokenize_prompt(prompt, instruction, special, as_text)
+    parts = tokenize_prompt(prompt, instruction, special, files.tokenizer.text().tokenizer)
     words = _words(model, prompt, special) if architecture == prompt.language_model else None
     if words is None:
         _check_head(files)

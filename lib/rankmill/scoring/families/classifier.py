@@ -1,6 +1,5 @@
 """Cross-encoders: encoders with a classification head of one label, as config.json and tokenizer.json describe them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +14,6 @@ from rankmill.scoring.numbers import integer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.scoring.template import PairTemplate, read_template
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 from rankmill.scoring.tokens import ASSEMBLY_VERSION, PairEncoder
 
 
@@ -47,8 +45,7 @@ class Classifier:
 
     def encoder(self) -> PairEncoder:
         """Load what tokenises."""
-        tokenizer_json = json.dumps(reading_specials_as_text(self.files.tokenizer_json))
-        return PairEncoder(tokenizer_json, self.template, self.limits)
+        return PairEncoder(self.files.tokenizer.text(), self.template, self.limits)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""
@@ -101,7 +98,7 @@ def pair_template(files: ModelFiles, *, token_types: bool) -> PairTemplate:
     Raises:
         ModelError: the tokenizer has no pair format, or not one of a known shape.
     """
-    template = read_template(files.name, parse_tokenizer(files.name, files.tokenizer_json))
+    template = read_template(files.name, files.tokenizer.special)
     names = files.tokenizer_config.get("model_input_names")
     handed_out = "token_type_ids" in names if isinstance(names, list) else token_types
     if template.segments and not (handed_out and token_types and integer(files.config, "type_vocab_size", 2) > 1):
@@ -112,7 +109,7 @@ def pair_template(files: ModelFiles, *, token_types: bool) -> PairTemplate:
 
 def describe_pair(files: ModelFiles, template: PairTemplate) -> str:
     """What a pair looks like, for people."""
-    tokenizer = parse_tokenizer(files.name, files.tokenizer_json)
+    tokenizer = files.tokenizer.special
     prefix, middle, suffix = (" ".join(tokenizer.id_to_token(i) or str(i) for i in part) for part in template.parts)
     segments = ", segments 0 and 1" if template.segments else ""
     return " ".join(part for part in (prefix, "query", middle, "document", suffix) if part) + segments

@@ -10,7 +10,6 @@ Khattab and Zaharia, ColBERT (2020). Two kinds of folders hold such models:
   holds the rest.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +35,6 @@ from rankmill.scoring.sided_encoder import (
     read_specials,
     sided_limits,
 )
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 
 _MASK_TOKENS = ("[MASK]", "<mask>")
 
@@ -104,14 +102,9 @@ class LateInteraction:
 
     def encoder(self) -> SidedEncoder:
         """Load what tokenises."""
-        markers = {self.query.prefix[1], self.document.prefix[1]}
         # PyLate keeps its markers as ordinary added tokens, which a text could then contain
-        added = [
-            {**token, "special": token.get("special") or token["id"] in markers}
-            for token in self.files.tokenizer_json.get("added_tokens", [])
-        ]
-        tokenizer_json = reading_specials_as_text({**self.files.tokenizer_json, "added_tokens": added})
-        return SidedEncoder(json.dumps(tokenizer_json), self.query, self.document)
+        markers = frozenset({self.query.prefix[1], self.document.prefix[1]})
+        return SidedEncoder(self.files.tokenizer.text(markers), self.query, self.document)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""
@@ -133,7 +126,7 @@ def assemble(
     """
     model, config = files.name, files.config
     check_prompts(model, statement.prompts, files.tokenizer_json, files.tokenizer_config)
-    tokenizer = parse_tokenizer(model, files.tokenizer_json)
+    tokenizer = files.tokenizer.special
     prefix, suffix = read_specials(model, tokenizer)
     if not prefix:
         raise ModelError(f"The tokenizer of the model {model!r} puts no token before a text for a marker to follow.")

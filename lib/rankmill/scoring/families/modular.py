@@ -4,7 +4,6 @@ The folder looks like that of a bi-encoder (a Transformer, a Pooling, layers), a
 document together, and the last layer gives one number. `model_type` in config_sentence_transformers.json says which.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,7 +34,6 @@ from rankmill.scoring.numbers import integer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.scoring.template import PairTemplate
-from rankmill.scoring.tokenizer_files import reading_specials_as_text
 from rankmill.scoring.tokens import ASSEMBLY_VERSION, PairEncoder
 
 _KNOWN_MODULES = ("Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
@@ -85,8 +83,7 @@ class Modular:
 
     def encoder(self) -> PairEncoder:
         """Load what tokenises."""
-        tokenizer_json = json.dumps(reading_specials_as_text(self.files.tokenizer_json))
-        return PairEncoder(tokenizer_json, self.template, self.limits)
+        return PairEncoder(self.files.tokenizer.text(), self.template, self.limits)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Load the weights."""

@@ -5,7 +5,6 @@ computes. What is known is kept narrow: the code lies in the model's own folder,
 and is part of the fingerprint; nothing of it is fetched; weights are safetensors; the result is one logit per pair.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from rankmill.scoring.numbers import integer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.scorer import Scorer
 from rankmill.scoring.template import PairTemplate, read_template
-from rankmill.scoring.tokenizer_files import parse_tokenizer, reading_specials_as_text
 from rankmill.scoring.tokens import ASSEMBLY_VERSION, PairEncoder
 
 log = logging.getLogger(__name__)
@@ -67,8 +65,7 @@ class OwnCode:
 
     def encoder(self) -> PairEncoder:
         """Load what tokenises; none of the model's code is run for it."""
-        tokenizer_json = json.dumps(reading_specials_as_text(self.files.tokenizer_json))
-        return PairEncoder(tokenizer_json, self.template, self.limits)
+        return PairEncoder(self.files.tokenizer.text(), self.template, self.limits)
 
     def load(self, options: ScorerOptions) -> Scorer:
         """Run its code and load the weights into what it builds.
@@ -161,7 +158,7 @@ def _code_file(model: str, folder: Path, named: str) -> None:
 
 
 def _template(files: ModelFiles) -> PairTemplate:
-    template = read_template(files.name, parse_tokenizer(files.name, files.tokenizer_json))
+    template = read_template(files.name, files.tokenizer.special)
     names = files.tokenizer_config.get("model_input_names")
     handed_out = "token_type_ids" in names if isinstance(names, list) else True
     segments = template.segments and handed_out and integer(files.config, "type_vocab_size", 1) > 1

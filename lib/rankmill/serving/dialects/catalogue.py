@@ -32,8 +32,8 @@ class Entry:
     revision: str
     created: int
     """Seconds since 1970."""
-    max_length: int
-    """Tokens of a pair."""
+    max_length: int | None
+    """Tokens of a pair; None where nobody here knows a limit."""
 
 
 class Model(BaseModel):
@@ -45,7 +45,7 @@ class Model(BaseModel):
     owned_by: Literal["rankmill"] = "rankmill"
     root: str
     revision: str
-    max_model_len: int
+    max_model_len: int | None
     model_type: Literal["rerank"] = "rerank"
     model_name: str
     model_uid: str
@@ -58,7 +58,7 @@ class CohereModel(BaseModel):
     endpoints: list[Literal["rerank"]]
     default_endpoints: list[Literal["rerank"]]
     finetuned: bool
-    context_length: int
+    context_length: int | None
 
 
 class Models(BaseModel):

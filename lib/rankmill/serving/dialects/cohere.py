@@ -18,10 +18,10 @@ from rankmill.serving.dialects.fields import (
     Number,
     RankFields,
     Text,
-    as_object,
+    as_objects,
     texts_of,
 )
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.standard import Meta, meta
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
@@ -82,10 +82,8 @@ def _read(body: CohereBody, path: Mapping[str, str]) -> RerankRequest:
 
 def _write(body: CohereBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del request
-    results: list[dict[str, Any]] = [{"index": index, "relevance_score": score} for index, score in ranked(result)]
-    if body.return_documents:
-        for found in results:
-            found["document"] = as_object(body.documents[found["index"]])
+    documents = as_objects(body.documents) if body.return_documents else None
+    results = entries(result, "relevance_score", documents)
     return {"id": result.request_id, "results": results, "meta": meta(result, version="2")}
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, as_object, texts_of
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, as_objects, texts_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -80,12 +80,10 @@ def _read(body: DashScopeBody, path: Mapping[str, str]) -> RerankRequest:
 
 def _write(body: DashScopeBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del request
-    results: list[dict[str, Any]] = [{"index": index, "relevance_score": score} for index, score in ranked(result)]
-    if body.parameters is not None and body.parameters.return_documents:
-        for found in results:
-            found["document"] = as_object(body.input.documents[found["index"]])
+    wanted = body.parameters is not None and body.parameters.return_documents
+    documents = as_objects(body.input.documents) if wanted else None
     return {
-        "output": {"results": results},
+        "output": {"results": entries(result, "relevance_score", documents)},
         "usage": {"total_tokens": result.tokens},
         "request_id": result.request_id,
     }

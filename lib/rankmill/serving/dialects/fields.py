@@ -83,3 +83,8 @@ def texts_of(
 def as_object(value: str | dict[str, Any]) -> dict[str, Any]:
     """A document as the object that Cohere-like clients want back."""
     return {"text": value} if isinstance(value, str) else value
+
+
+def as_objects(values: Sequence[str | dict[str, Any]]) -> list[dict[str, Any]]:
+    """`as_object` of every document."""
+    return [as_object(value) for value in values]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, texts_of
-from rankmill.serving.dialects.parts import Usage, ranked, usage
+from rankmill.serving.dialects.parts import Usage, entries, usage
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -62,13 +62,9 @@ def _read(body: InfinityBody, path: Mapping[str, str]) -> RerankRequest:
 
 
 def _write(body: InfinityBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
-    results: list[dict[str, Any]] = [{"relevance_score": score, "index": index} for index, score in ranked(result)]
-    if body.return_documents:
-        for found in results:
-            found["document"] = request.documents[found["index"]]
     return {
         "object": "rerank",
-        "results": results,
+        "results": entries(result, "relevance_score", request.documents if body.return_documents else None),
         "model": result.model,
         "usage": usage(result),
         "id": f"infinity-{result.request_id}",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, JsonValue
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, RankFields, Text, texts_of
-from rankmill.serving.dialects.parts import Usage, ranked, status_of, usage
+from rankmill.serving.dialects.parts import Usage, entries, status_of, usage
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
@@ -54,16 +54,11 @@ def _read(body: MixedbreadBody, path: Mapping[str, str]) -> RerankRequest:
 
 
 def _write(body: MixedbreadBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
-    data: list[dict[str, Any]] = [
-        {"index": index, "score": score, "object": "rank_result"} for index, score in ranked(result)
-    ]
-    if body.return_input:
-        for found in data:
-            found["input"] = body.input[found["index"]]
+    found = entries(result, "score", body.input if body.return_input else None, "input")
     return {
         "usage": usage(result),
         "model": result.model,
-        "data": data,
+        "data": [entry | {"object": "rank_result"} for entry in found],
         "object": "list",
         "top_k": body.top_k or len(request.documents),
         "return_input": bool(body.return_input),

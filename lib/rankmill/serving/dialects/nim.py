@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects.fields import Count, LenientBody, Text
-from rankmill.serving.dialects.parts import Usage, ranked, status_of, usage
+from rankmill.serving.dialects.parts import Usage, entries, status_of, usage
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -60,7 +60,7 @@ def _read(body: NimBody, path: Mapping[str, str]) -> RerankRequest:
 def _write(body: NimBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del body, request
     return {
-        "rankings": [{"index": index, "logit": logit} for index, logit in ranked(result)],
+        "rankings": entries(result, "logit"),
         "usage": usage(result),
     }
 

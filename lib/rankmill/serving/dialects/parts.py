@@ -1,7 +1,7 @@
 """Parts of answers and errors that several dialects share."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -28,6 +28,24 @@ def usage(result: RerankResult) -> dict[str, int]:
 def ranked(result: RerankResult) -> list[tuple[int, float]]:
     """Position and score of the documents to give back, best first."""
     return list(zip(result.order.tolist(), result.scores[result.order].tolist(), strict=True))
+
+
+def entries(
+    result: RerankResult, score: str, documents: Sequence[Any] | None = None, document: str = "document"
+) -> list[dict[str, Any]]:
+    """The same as JSON objects.
+
+    Args:
+        result: what to give back.
+        score: the field that takes the score.
+        documents: of the request, in its order, where the client wants them back.
+        document: the field that takes them.
+    """
+    found: list[dict[str, Any]] = [{"index": index, score: value} for index, value in ranked(result)]
+    if documents is not None:
+        for entry in found:
+            entry[document] = documents[entry["index"]]
+    return found
 
 
 def status_of(error: RequestError, own: Mapping[Kind, int] = PLAIN_400) -> int:

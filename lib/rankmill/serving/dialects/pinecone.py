@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, RankFields, Text, as_object, texts_of
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, RankFields, Text, as_objects, texts_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -68,10 +68,8 @@ def _read(body: PineconeBody, path: Mapping[str, str]) -> RerankRequest:
 
 def _write(body: PineconeBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del request
-    data: list[dict[str, Any]] = [{"index": index, "score": score} for index, score in ranked(result)]
-    if body.return_documents is not False:
-        for found in data:
-            found["document"] = as_object(body.documents[found["index"]])
+    documents = None if body.return_documents is False else as_objects(body.documents)
+    data = entries(result, "score", documents)
     return {"model": result.model, "data": data, "usage": {"rerank_units": 1}}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, Field, RootModel
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, texts_of
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
@@ -47,11 +47,7 @@ def _read(body: SglangBody, path: Mapping[str, str]) -> RerankRequest:
 
 
 def _write(body: SglangBody, request: RerankRequest, result: RerankResult) -> list[dict[str, Any]]:
-    results: list[dict[str, Any]] = [{"score": score, "index": index} for index, score in ranked(result)]
-    if body.return_documents is not False:
-        for found in results:
-            found["document"] = request.documents[found["index"]]
-    return results
+    return entries(result, "score", None if body.return_documents is False else request.documents)
 
 
 def _write_error(error: RequestError) -> tuple[int, dict[str, Any]]:

@@ -112,6 +112,7 @@ class Meta(BaseModel):
     api_version: ApiVersion
     billed_units: BilledUnits
     tokens: Tokens
+    warnings: list[str] | None = None
 
 
 class StandardAnswer(BaseModel):
@@ -129,8 +130,12 @@ class StandardAnswer(BaseModel):
 
 
 def meta(result: RerankResult, version: str) -> dict[str, Any]:
-    """The JSON of `Meta`."""
+    """The JSON of `Meta`, which warns where texts were cut: Cohere's clients have no other way to know."""
+    cut = int(result.truncated.sum())
+    sentence = f"{cut} of {len(result.truncated)} pairs were cut to what the model reads."
+    warnings = {"warnings": [sentence]} if cut else {}
     return {
+        **warnings,
         "api_version": {"version": version},
         "billed_units": {"search_units": 1},
         "tokens": {"input_tokens": result.tokens, "output_tokens": 0},

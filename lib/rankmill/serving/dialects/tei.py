@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, RootModel
 
 from rankmill.serving.dialects.fields import Documents, Flag, LenientBody, Text, texts_of
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -52,11 +52,7 @@ def _read(body: TeiBody, path: Mapping[str, str]) -> RerankRequest:
 
 
 def _write(body: TeiBody, request: RerankRequest, result: RerankResult) -> list[dict[str, Any]]:
-    ranks: list[dict[str, Any]] = [{"index": index, "score": score} for index, score in ranked(result)]
-    if body.return_text:
-        for rank in ranks:
-            rank["text"] = request.documents[rank["index"]]
-    return ranks
+    return entries(result, "score", request.documents if body.return_text else None, "text")
 
 
 # 424 is for what would fail again: TEI's clients never retry it

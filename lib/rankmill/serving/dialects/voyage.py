@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, texts_of
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
@@ -61,10 +61,7 @@ def _read(body: VoyageBody, path: Mapping[str, str]) -> RerankRequest:
 
 
 def _write(body: VoyageBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
-    data: list[dict[str, Any]] = [{"index": index, "relevance_score": score} for index, score in ranked(result)]
-    if body.return_documents:
-        for found in data:
-            found["document"] = request.documents[found["index"]]
+    data = entries(result, "relevance_score", request.documents if body.return_documents else None)
     return {"object": "list", "data": data, "model": result.model, "usage": {"total_tokens": result.tokens}}
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from rankmill.serving.dialects.fields import Count, LenientBody, Text, Texts
-from rankmill.serving.dialects.parts import ranked, status_of
+from rankmill.serving.dialects.parts import entries, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
@@ -47,7 +47,7 @@ def _read(body: ZeroEntropyBody, path: Mapping[str, str]) -> RerankRequest:
 def _write(body: ZeroEntropyBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del request
     return {
-        "results": [{"index": index, "relevance_score": score} for index, score in ranked(result)],
+        "results": entries(result, "relevance_score"),
         "total_tokens": result.tokens,
         "total_bytes": sum(len(text.encode()) for text in (body.query, *body.documents)),
         "actual_latency_mode": "fast",

@@ -57,7 +57,7 @@ def scores_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
 
 def named_files(receipts: Mapping[int, Receipt]) -> dict[str, int]:
     """The files that the commit records name, with their sizes in bytes."""
-    return {file.key: file.bytes for file in (*parts_of(receipts), *rejected_of(receipts), *scores_of(receipts))}
+    return {file.key: file.bytes for file in _files_of(receipts)}
 
 
 def refuse_lost_files(store: Store, receipts: Mapping[int, Receipt]) -> None:
@@ -67,7 +67,7 @@ def refuse_lost_files(store: Store, receipts: Mapping[int, Receipt]) -> None:
         StorageError: naming the first few that are not, or are of another size.
     """
     sizes = store.sizes()
-    named = [*parts_of(receipts), *rejected_of(receipts), *scores_of(receipts)]
+    named = _files_of(receipts)
     lost = [file for file in named if sizes.get(file.key) != file.bytes]
     if lost:
         shown = "\n".join(
@@ -80,6 +80,10 @@ def refuse_lost_files(store: Store, receipts: Mapping[int, Receipt]) -> None:
             "were written, so that it got no _SUCCESS. Delete what is left of these files and the records of their "
             f"shards (_rankmill/commits/NUMBER.json), and the same command commits them again.\n{shown}"
         )
+
+
+def _files_of(receipts: Mapping[int, Receipt]) -> list[ManifestFile]:
+    return [*parts_of(receipts), *rejected_of(receipts), *scores_of(receipts)]
 
 
 def to_json(job: str, receipts: Mapping[int, Receipt], commits: Mapping[str, bytes]) -> bytes:

@@ -69,6 +69,7 @@ class Replica:
         scorer: as `load_checked` gives it.
         queue_tokens: tokens that may wait.
         cache_bytes: memory for known scores; 0 keeps none.
+        ids_per_token: of the model's card.
         canary: whether `check` runs a pair; not for scorers that ask a server of their own.
         thread: for the forward passes, of one thread; None for a new one.
     """
@@ -79,6 +80,7 @@ class Replica:
         *,
         queue_tokens: int,
         cache_bytes: int,
+        ids_per_token: int = 1,
         canary: bool = True,
         thread: ThreadPoolExecutor | None = None,
     ) -> None:
@@ -86,7 +88,7 @@ class Replica:
             scorer.logits,
             call_tokens=_call_tokens(scorer),
             queue_tokens=queue_tokens,
-            ids_per_token=1 if isinstance(scorer, PairScorer | EmbeddingScorer) else BYTES_PER_TOKEN,
+            ids_per_token=ids_per_token,
             waste=lambda lengths: padding_tokens(scorer, lengths) or 0,
             thread=thread,
         )
@@ -107,8 +109,14 @@ class Replica:
         except BaseException:
             thread.shutdown(wait=False)
             raise
-        canary = info.card.kind != "http"
-        return cls(scorer, queue_tokens=queue_tokens, cache_bytes=cache_bytes, canary=canary, thread=thread)
+        return cls(
+            scorer,
+            queue_tokens=queue_tokens,
+            cache_bytes=cache_bytes,
+            ids_per_token=info.card.ids_per_token,
+            canary=info.card.kind != "http",
+            thread=thread,
+        )
 
     async def score(self, pairs: EncodedPairs, deadline: float) -> Scored:
         """Score pairs; see `Backend.score`.

@@ -13,12 +13,13 @@ COMMANDS = {
         "footers": "how fast many Parquet files are looked at",
         "workers": "how busy many scoring workers are kept",
         "resume": "how soon a job with many committed shards goes on",
+        "endpoint": "what Ray Serve takes for a request on which nothing is done",
     }.items()
 }
 
 if __name__ == "__main__":
     name = "".join(sys.argv[1:2])
     if name not in COMMANDS:
-        lines = [f"  {name:<8} {command.summary}" for name, command in COMMANDS.items()]
+        lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
         sys.exit("\n".join(["usage: jobs/scale.py NAME [--flags]", "", *lines]))
     sys.exit(run_command(COMMANDS[name], sys.argv[2:], prog=f"jobs/scale.py {name}"))

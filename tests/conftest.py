@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _RAY_ENVIRONMENT = {
 os.environ.update(_RAY_ENVIRONMENT)
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # without one, Ray would write ~/.ray/auth_token
 os.environ.pop("RAY_ADDRESS", None)
+
+# A shell lets what it starts in the background ignore SIGINT, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A commit passes or fails, whatever the day. Who looks for more gives `--hypothesis-profile explore`.
 settings.register_profile("explore", derandomize=False)

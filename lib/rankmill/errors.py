@@ -135,7 +135,7 @@ class TooManyRejectedError(RankmillError):
 
 
 class NoProgressError(RankmillError):
-    """No shard was finished for too long."""
+    """Nothing was finished for too long: no shard, or no start."""
 
     exit_code = 6
 

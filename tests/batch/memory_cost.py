@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from rankmill.batch.freight import EncodedShard
-from rankmill.batch.memory import Memory, entries_of, recall
+from rankmill.batch.memory import Memory
+from rankmill.batch.score_once import entries_of, keys_of
 from rankmill.batch.shared_memory import SharedMemory
 
 PAIRS, SHARDS = 10_000, 100
@@ -33,26 +33,25 @@ class Measured(Memory):
         return cpu_seconds()
 
 
-def shard(draw: np.random.Generator) -> tuple[EncodedShard, pa.Table]:
-    """A shard of new pairs of one token each, and the same pairs scored."""
-    one = np.ones(PAIRS, np.int32)
+def shard(draw: np.random.Generator) -> tuple[pa.Table, pa.Table]:
+    """New pairs, and the same scored."""
     keys = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), PAIRS, [None, pa.py_buffer(draw.bytes(16 * PAIRS))])
-    pairs = pa.table({"pair_key": keys, "length": one, "document_start": one, "truncated": one > 1})
+    pairs = pa.table({"pair_key": keys})
     scored = pairs.append_column("logit", pa.array(draw.random(PAIRS), pa.float32()))
-    return EncodedShard(0, pairs, pa.table({}), one), scored
+    return pairs, scored
 
 
 def main() -> None:
     """Measure and print."""
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     actor: Any = ray.remote(Measured).options(num_cpus=0).remote()
-    memory = SharedMemory(actor)
+    memory = SharedMemory([actor])
     draw = np.random.default_rng(0)
     shards = [shard(draw) for _ in range(SHARDS)]
     before, here = ray.get(actor.cpu_seconds.remote()), cpu_seconds()
-    for waiting, scored in shards:
-        recall(waiting, memory)
-        memory.remember(entries_of(scored))
+    for number, (waiting, scored) in enumerate(shards):
+        memory.ask(keys_of(waiting), number)
+        memory.remember(entries_of(scored), number)
     worker, there = cpu_seconds() - here, ray.get(actor.cpu_seconds.remote()) - before
     sys.stdout.write(
         f"{1000 * worker / SHARDS:.1f} ms of the worker and {1000 * there / SHARDS:.1f} ms of the actor per shard\n"

@@ -59,6 +59,7 @@ def scored(shard: int, run: int) -> ScoredShard:
     pairs = pa.table(
         {
             "query_id": [f"q{shard}"] * PAIRS,
+            "query_key": pa.array([shard] * PAIRS, pa.uint64()),
             "doc_id": [f"d{number}" for number in range(PAIRS)],
             "truncated": [False] * PAIRS,
             "length": pa.array([5] * PAIRS, pa.int32()),

@@ -65,6 +65,21 @@ def test_duplicate_pairs_are_kept_and_counted(tmp_path: Path, model: Path) -> No
     assert "1 pair with a (query_id, doc_id) that came before" in summary.text()
 
 
+def test_queries_with_several_texts_are_counted_and_the_first_is_named(tmp_path: Path, model: Path) -> None:
+    texts = {"a": ["cat"] * 3, "b": ["fox", "dog", "fox"], "c": ["fox"], "d": ["cat", "cat", "dog"]}
+    rows = [
+        {**GOOD, "query_id": query_id, "query": query, "doc_id": str(number)}
+        for query_id, queries in texts.items()
+        for number, query in enumerate(queries)
+    ]
+    summary = run_job(write_parquet(tmp_path / "in.parquet", rows), tmp_path / "out", model, shard_pairs=3)
+    assert summary.totals.shards > 1
+    assert (summary.totals.unlike_queries, summary.totals.first_unlike_query) == (2, "b")
+    assert "2 query_ids with more than one query text, the first b" in summary.text()
+    again = run_job(tmp_path / "in.parquet", tmp_path / "out", model, shard_pairs=3)
+    assert (again.already_complete, again.totals) == (True, summary.totals)
+
+
 def test_lines_of_jsonl(tmp_path: Path, model: Path) -> None:
     lines = [
         json.dumps({**GOOD, "n": 1}),

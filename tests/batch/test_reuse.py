@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +15,8 @@ from rankmill.batch.sweep import sweep
 from rankmill.batch.verify import verify
 from rankmill.errors import InputError, UsageError
 from rankmill.storage.store import Store
+from rankmill.tables.complete import read_groups
+from rankmill.tables.locate import InputFile
 from tests.batch.conftest import FORMS, Row, write_parquet
 from tests.batch.counting_scorer import asked
 from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray, settings_for
@@ -226,13 +229,12 @@ def test_a_query_is_found_with_few_reads(tmp_path: Path, rows: list[Row], monkey
     everything = pq.read_table(index.buckets[0].uri)  # type: ignore[union-attr]
     assert len(everything) == len(pairs_of(rows))
     groups: list[int] = []
-    plain = pq.ParquetFile.read_row_groups
 
-    def counting(self: pq.ParquetFile, wanted: list[int]) -> object:
+    def counting(file: InputFile, parquet: pq.ParquetFile, wanted: list[int]) -> pa.Table:
         groups.extend(wanted)
-        return plain(self, wanted)
+        return read_groups(file, parquet, wanted)
 
-    monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counting)
+    monkeypatch.setattr(reuse, "read_groups", counting)
     for row in range(0, len(everything), 17):
         groups.clear()
         one = everything.slice(row, 1)

@@ -1,21 +1,14 @@
 """A pair whose texts come again in another shard of the same job is scored once, and nothing shows it."""
 
-import hashlib
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
-import ray
-from numpy.typing import NDArray
 
-from rankmill.batch.freight import EncodedShard
-from rankmill.batch.memory import ENTRY, Entries, Memory, recall
+from rankmill.batch.memory import ENTRY, Answer, Memory
 from rankmill.batch.recorded import read
-from rankmill.batch.shared_memory import memory_for
 from rankmill.batch.verify import verify
 from rankmill.storage.store import Store
 from tests.batch.conftest import Row, write_parquet
@@ -44,9 +37,10 @@ def repeated(rows: list[Row]) -> list[Row]:
 
 @pytest.fixture
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A memory that remembers nothing, until the patch is undone."""
+    """A memory that knows nothing, until the patch is undone."""
+    nothing = np.zeros(0, np.int64)
     with monkeypatch.context() as patch:
-        patch.setattr(Memory, "remember", lambda self, entries: None)  # noqa: ARG005
+        patch.setattr(Memory, "ask", lambda *_: Answer(nothing, np.zeros(0, ENTRY), nothing))
         yield patch
 
 
@@ -108,75 +102,7 @@ def test_on_ray_also_where_the_model_raises_for_a_row(tmp_path: Path, repeated: 
     summary = run_on_ray(source, tmp_path / "out", scorer, workers=workers, cpus_per_worker=1, max_rejected=1)
     assert summary.totals.rejected == 1
     found, every = summary.totals.repeated, len(repeated) // 2
-    assert found == every if workers == 1 else 0 < found <= every, "two may have the same pair in hand"
+    assert found == every if workers == 1 else 0 < found <= every, "a slow machine may try a worker's patience"
     run_job(write_parquet(tmp_path / "good.parquet", repeated), tmp_path / "full", scorer)
     assert read_rankings(tmp_path / "out") == read_rankings(tmp_path / "full")
     assert verify(read(Store(str(tmp_path / "out"))), deep=True).whole
-
-
-def entries(numbers: range) -> Entries:
-    """Pairs, each with a key and a logit made of its number."""
-    found = np.zeros(len(numbers), ENTRY)
-    found["low"], found["high"] = keys(numbers).T
-    found["logit"] = numbers
-    return found
-
-
-def keys(numbers: range) -> NDArray[np.uint64]:
-    digests = b"".join(hashlib.blake2b(str(number).encode(), digest_size=16).digest() for number in numbers)
-    return np.frombuffer(digests, "<u8").reshape(-1, 2)
-
-
-@pytest.mark.usefixtures("local_ray")
-def test_what_one_worker_scored_is_known_to_the_others_as_long_as_the_memory_lives() -> None:
-    shared = memory_for(workers=2)
-    assert shared is not None
-    other: Any = ray.remote(lambda memory: memory.remember(entries(range(100))))
-    ray.get(other.remote(shared))
-    end = time.monotonic() + 60  # whoever remembers does not wait until it is remembered
-    while not len(shared.find(keys(range(90, 110)))[0]) and time.monotonic() < end:
-        time.sleep(0.05)
-    places, found = shared.find(keys(range(90, 110)))
-    assert (places.tolist(), found["logit"].tolist()) == (list(range(10)), list(range(90, 100)))
-    ray.kill(shared._actor)
-    assert len(shared.find(keys(range(90, 110)))[0]) == 0
-    shared.remember(entries(range(100)))
-    assert len(shared.find(keys(range(90, 110)))[0]) == 0, "a memory that is lost costs time and nothing else"
-
-
-def test_a_memory_keeps_everything_while_there_is_room() -> None:
-    memory = Memory()
-    for start in range(0, 60_000, 7_000):
-        memory.remember(entries(range(start, start + 7_000)))
-        memory.remember(entries(range(start, start + 100)))  # again
-    assert len(memory) == 63_000
-    places, found = memory.find(keys(range(62_000, 64_000)))
-    assert places.tolist() == list(range(1_000))
-    assert found["logit"].tolist() == list(range(62_000, 63_000))
-
-
-def test_a_memory_that_is_full_forgets_and_mixes_nothing_up() -> None:
-    memory = Memory(most_bytes=1024 * (ENTRY.itemsize + 8))
-    for start in range(0, 10_000, 100):
-        memory.remember(entries(range(start, start + 100)))
-        places, found = memory.find(keys(range(start, start + 100)))
-        assert found["logit"].tolist() == [float(start + place) for place in places]
-        assert len(places) > 80, "the newest are there"
-    places, found = memory.find(keys(range(10_000)))
-    assert found["logit"].tolist() == places.tolist()
-    assert 512 < len(places) <= 1024
-
-
-def test_pairs_that_are_found_are_taken_out_with_their_tokens() -> None:
-    memory = Memory()
-    memory.remember(entries(range(5)))
-    table = {name: pa.array(np.ones(6, dtype=np.int32)) for name in ("length", "document_start")}
-    table |= {
-        "pair_key": pa.array([row.tobytes() for row in keys(range(2, 8))], pa.binary(16)),
-        "truncated": pa.array([False] * 6),
-    }
-    left, found = recall(EncodedShard(0, pa.table(table), pa.table({}), np.arange(2, 8, dtype=np.int32)), memory)
-    assert found is not None
-    assert found.column("logit").to_pylist() == [2.0, 3.0, 4.0]
-    assert found.column("best_chunk_start").to_pylist() == [0, 0, 0]
-    assert (left.token_ids.tolist(), len(left.pairs)) == ([5, 6, 7], 3)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill.batch.executor import receipts
-from rankmill.batch.score_and_write import ScoreAndWrite
+from rankmill.batch.score_and_write import ScoreAndWrite, Turn
 from rankmill.batch.stages import Write
 from rankmill.storage.store import Store
 from tests.batch.test_commit_protocol import OPTIONS, scored
@@ -31,15 +31,16 @@ class Scoring:
         self._count = threading.Lock()
         self._all_there = threading.Barrier(together)
 
-    def __call__(self, row: pa.Table) -> pa.Table:
-        with self._count:
-            self._now += 1
-            self.most = max(self.most, self._now)
-        self.begun.release()
-        self._all_there.wait(_PATIENCE)
-        time.sleep(self._seconds)
-        with self._count:
-            self._now -= 1
+    def __call__(self, row: pa.Table, turn: Turn) -> pa.Table:
+        with turn:
+            with self._count:
+                self._now += 1
+                self.most = max(self.most, self._now)
+            self.begun.release()
+            self._all_there.wait(_PATIENCE)
+            time.sleep(self._seconds)
+            with self._count:
+                self._now -= 1
         return scored(row.column("shard")[0].as_py(), 0).to_row()
 
 

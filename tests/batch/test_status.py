@@ -1,5 +1,6 @@
 """How far a job is, by its commit records; and what `gc` takes away."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,35 @@ def test_what_a_run_may_still_commit_is_kept(killed: Path, tmp_path: Path, model
     (killed / "part-000005.parquet").unlink()
     run_job(tmp_path / "in.parquet", killed, model)
     assert verify(read(Store(str(killed))), deep=True).whole, "a job that ends takes away what lost in it"
+
+
+def cut_short(record: Path, _: Path) -> None:
+    record.write_bytes(record.read_bytes()[:100])
+
+
+def with_another_name(record: Path, rejected: Path) -> None:
+    record.write_bytes(record.read_bytes().replace(rejected.name.encode(), b"x" + rejected.name.encode()[1:]))
+
+
+@pytest.mark.parametrize("harm", [cut_short, with_another_name])
+def test_what_a_damaged_record_may_have_named_is_kept(
+    harm: Callable[[Path, Path], None], tmp_path: Path, model: Path, rows: list[Row]
+) -> None:
+    out = tmp_path / "out"
+    run_job(write_parquet(tmp_path / "in.parquet", [{**rows[0], "text": None}, *rows]), out, model, max_rejected=1)
+    (rejected,) = (out / "_rejected").iterdir()
+    litter(out)
+    harm(out / "_rankmill" / "commits" / "000000.json", rejected)
+    swept = sweep(read(Store(str(out))), lambda: None)
+    assert len(swept.files) == 4, "the rest is cleaned"
+    assert rejected.exists()
+    assert len(swept.damaged) == 1
+    assert "commits/000000.json cannot be trusted (" in swept.damaged[0]
+    assert "Delete the record, and _SUCCESS and" in swept.damaged[0]
+    for name in ("_SUCCESS", "_rankmill/manifest.json", "_rankmill/commits/000000.json"):
+        (out / name).unlink()
+    run_job(tmp_path / "in.parquet", out, model, max_rejected=1)
+    assert verify(read(Store(str(out))), deep=True).whole, "what the sentence says helps"
 
 
 def test_only_the_newest_lease_is_kept(killed: Path) -> None:

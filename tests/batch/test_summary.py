@@ -1,6 +1,7 @@
 """What a finished job reports, in words."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from rankmill.wording import counted
 
 def summary(number: int) -> JobSummary:
     """Of a job in which there was so much of everything."""
-    totals = Totals(**{field.name: number for field in fields(Totals)})
+    numbers: dict[str, Any] = {field.name: number for field in fields(Totals)}
+    totals = Totals(**numbers)
     return JobSummary(
         output="out",
         model="m",
@@ -35,6 +37,7 @@ def test_one_of_everything_is_singular() -> None:
         "1 pair with the score of a pair of the same texts",
         "1 pair cut to the model's length (column truncated)",
         "1 pair with a (query_id, doc_id) that came before; all kept",
+        "1 query_id with more than one query text, the first 1",
         "1 row could not be scored: out/_rejected",
         "1 input file without checksums: write Parquet with page checksums, or .gz",
         "Output: out",

@@ -101,6 +101,16 @@ def test_resume() -> None:
         assert 0 < handed < committed < finished
 
 
+@pytest.mark.slow
+def test_an_empty_endpoint() -> None:
+    command = [sys.executable, str(ROOT / "jobs" / "scale.py"), "endpoint", "--requests", "3", "--documents", "7"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True, timeout=300)
+    found = {figure["name"]: figure["value"] for figure in json.loads(done.stdout.splitlines()[-1])["figures"]}
+    assert (found["requests"], found["body"]) == (3, 14)
+    assert 0 < found["of it score"] < found["request"]
+    assert 0 < found["of it HTTP"] < found["request"]
+
+
 def test_the_script_prints_a_table_and_json() -> None:
     command = [sys.executable, str(ROOT / "jobs" / "scale.py")]
     done = subprocess.run(

@@ -2,8 +2,11 @@
 
 import asyncio
 import importlib
+import logging
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,20 @@ import numpy as np
 import pytest
 import yaml
 
+from rankmill.cli.startup import wait_until_up
+from rankmill.errors import NoProgressError
+from rankmill.retrieval.retriever import Found
 from rankmill.scoring.activation import activate
+from rankmill.scoring.text_encoder import TextEncoder
 from rankmill.serving.backend import OtherVersionError
+from rankmill.serving.index import IndexInfo
 from rankmill.serving.request_error import Kind, RequestError
+from rankmill.settings.gateway import GatewaySettings
 from rankmill.settings.serve import EndpointSettings, ModelSettings, deployment_name
+from rankmill.settings.storage import StorageSettings
 from tests.serving.endpoint import BODY, Running, deploy, serve_started
+from tests.serving.live import live
+from tests.serving.test_plugin import plugged
 from tests.tiny_models import CORPUS, save_tiny_model
 
 
@@ -87,6 +99,28 @@ def test_the_backend_over_handles(running: Running) -> None:
     asyncio.run(test())
 
 
+def test_an_endpoint_that_fails_is_asked_by_its_own_patience_alone(address: str) -> None:  # noqa: ARG001 - Serve runs
+    from ray import serve  # noqa: PLC0415
+
+    from rankmill.serving.deployments import ScorerDeployment  # noqa: PLC0415
+    from rankmill.serving.serve_backend import ServeBackend  # noqa: PLC0415
+
+    async def test(handle: Any) -> None:
+        backend = ServeBackend({"plugin": info}, {"plugin": handle})
+        with pytest.raises(RequestError) as raised:
+            await backend.score(info, TextEncoder().encode(["a query"], ["a document"]), 60.0)
+        assert raised.value.kind is Kind.UNAVAILABLE
+        assert (raised.value.retry_after or 0) >= 1
+
+    with plugged() as (info, plugin):
+        plugin.status = 503
+        deployment: Any = serve.deployment  # typed for its use as a decorator
+        scorer = deployment(ScorerDeployment, name="plugin", ray_actor_options={"num_cpus": 0})
+        asyncio.run(test(serve.run(scorer.bind(info, 1_000_000, 0), name="plugin", route_prefix=None)))
+        assert plugin.asked == 2
+        serve.delete("plugin")
+
+
 def test_a_model_without_a_replica_is_unavailable_and_not_late(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +143,120 @@ def test_a_model_without_a_replica_is_unavailable_and_not_late(
             assert (raised.value.retry_after or 0) >= 1
 
     asyncio.run(test())
+
+
+class Index:
+    """Searches nothing, and takes its time."""
+
+    def __init__(self) -> None:
+        self.most = self.now = 0
+        self.go = asyncio.Event()
+
+    async def search(self, *_arguments: object) -> Found:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self.go.wait()
+        self.now -= 1
+        return Found((), (), (), ())
+
+
+INDEX = IndexInfo("an-index", StorageSettings(), None, ("doc_id",))
+
+
+def test_an_index_without_a_replica_is_unavailable_and_not_late(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.serve.handle import DeploymentHandle  # noqa: PLC0415
+
+    from rankmill.serving.serve_retriever import ServeRetriever  # noqa: PLC0415
+
+    monkeypatch.setattr("rankmill.serving.presence._EVERY", 0.2)  # of 1
+    monkeypatch.setattr("rankmill.serving.presence._PATIENCE", 0.4)  # of 2
+    nobody: Any = DeploymentHandle("of-nobody", running.name)
+    with live(GatewaySettings(), running.model, retriever=ServeRetriever(INDEX, nobody)) as server:
+        for path, body in (
+            ("/v1/search", {"query": "canary"}),
+            ("/v1/pipelines/execute", {"inputs": {"query": "canary"}, "stages": [{"stage_id": "search"}]}),
+        ):
+            answer = server.post(body, path, {"X-Request-Timeout-Ms": "2000"})
+            assert answer.status == 503, answer.body
+            assert answer.headers["retry-after"] == "5"
+            assert "No replica that searches the index" in answer.json["error"]["message"]
+        assert server.post({"query": "q", "documents": ["d"]}).status == 200
+
+
+def test_searches_wait_for_their_turn_and_more_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rankmill.serving.deployments import RetrieverDeployment  # noqa: PLC0415
+
+    async def test() -> None:
+        index = Index()
+
+        async def opened(_info: IndexInfo) -> Index:
+            return index
+
+        monkeypatch.setattr("rankmill.serving.deployments.open_index", opened)
+        replica = RetrieverDeployment.__new__(RetrieverDeployment)
+        await replica.__init__(INDEX)  # type: ignore[misc]  # as Ray Serve does
+        searches = [asyncio.create_task(replica.search("q", 1, "sparse", None)) for _ in range(16 + 256)]
+        await asyncio.sleep(0)
+        refused = await replica.search("q", 1, "sparse", None)
+        assert isinstance(refused, RequestError)
+        assert refused.kind is Kind.OVERLOADED
+        assert await replica.awake()
+        index.go.set()
+        assert all(isinstance(found, Found) for found in await asyncio.gather(*searches))
+        assert index.most == 16
+        assert isinstance(await replica.search("q", 1, "sparse", None), Found)
+
+    asyncio.run(test())
+
+
+@contextmanager
+def starting(model: str, file: Path) -> Iterator[str]:
+    """An application with one model that is up as soon as there is a file."""
+    from ray import serve  # noqa: PLC0415
+
+    class Scorer:
+        def __init__(self) -> None:
+            import time  # noqa: PLC0415 - in a process of its own
+
+            while not file.exists():
+                time.sleep(0.02)
+
+    class Gateway:
+        def __init__(self, scorer: object) -> None:
+            pass
+
+    deployment: Any = serve.deployment  # typed for its use as a decorator
+    options = {"ray_actor_options": {"num_cpus": 0}, "graceful_shutdown_timeout_s": 0.1}
+    scorer = deployment(Scorer, name=deployment_name(model), **options)
+    gateway = deployment(Gateway, name="gateway", **options)
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    target = serve.RunTarget(gateway.bind(scorer.bind()), name=name, route_prefix=f"/{name}")
+    serve.run_many([target], wait_for_applications_running=False)
+    try:
+        yield name
+    finally:
+        serve.delete(name)
+
+
+def test_a_model_that_hangs_while_it_loads_is_named_and_waited_for_no_longer(
+    address: str,  # noqa: ARG001 - Serve runs
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("rankmill.cli.startup._REPORT_SECONDS", 0.5)  # of 10
+    caplog.set_level(logging.INFO, "rankmill")
+    with starting("ten/Slow-1", tmp_path / "up") as name:
+        with pytest.raises(NoProgressError) as raised:
+            wait_until_up(name, ["ten/Slow-1"], 2)
+        assert "Not up after 2 s: the model 'ten/Slow-1'" in str(raised.value)
+        assert "--start-timeout" in str(raised.value)
+        assert raised.value.exit_code == 6
+        assert "not up yet: the model 'ten/Slow-1'" in caplog.text
+        (tmp_path / "up").touch()
+        wait_until_up(name, ["ten/Slow-1"], 120)
 
 
 def test_names_must_differ() -> None:

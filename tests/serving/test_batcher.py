@@ -39,7 +39,8 @@ def expected(pairs: EncodedPairs) -> NDArray[np.float32]:
 class Recorder:
     """A scorer that sums token ids, remembers its calls, and can be held up."""
 
-    def __init__(self) -> None:
+    def __init__(self, error: type[BaseException] = RuntimeError) -> None:
+        self.error = error
         self.calls: list[EncodedPairs] = []
         self.open = threading.Event()
         self.open.set()
@@ -53,7 +54,7 @@ class Recorder:
         if bad:
             raise NonFiniteScoreError("These have no score.", bad)
         if (pairs.token_ids == 0).any():
-            raise RuntimeError("This model cannot read the token 0.")
+            raise self.error("This model cannot read the token 0.")
         return expected(pairs)
 
     async def busy(self) -> None:
@@ -323,9 +324,10 @@ def test_only_the_owner_of_a_pair_without_a_score_fails() -> None:
     run(test())
 
 
-def test_a_call_that_breaks_fails_its_requests_and_no_later_ones() -> None:
+@pytest.mark.parametrize("error", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_a_call_that_breaks_fails_its_requests_and_no_later_ones(error: type[BaseException]) -> None:
     async def test() -> None:
-        scorer = Recorder()
+        scorer = Recorder(error)
         shared = batcher(scorer, call_tokens=100)
         broken = request([3])
         broken.token_ids[:] = 0

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgpack
 import numpy as np
@@ -421,6 +421,9 @@ class LostIndex:
     async def search(self, query: str, k: int, mode: Mode, filter: str | None = None) -> Found:  # noqa: A002, ARG002
         raise StorageError("The index cannot be read.")
 
+    def within(self, seconds: float) -> Self:  # noqa: ARG002
+        return self
+
     def close(self) -> None:
         pass
 
@@ -538,7 +541,7 @@ def test_metrics_count_what_happened(server: Live) -> None:
     assert [new - old for new, old in zip(after, before, strict=True)] == [1, 6, 1, 1]
     text = server.ask("GET", "/metrics").body.decode()
     assert f'revision="{server.backend.models()["tiny"].revision}"' in text
-    assert server.metric('rankmill_request_seconds_count{phase="score"}') > 0
+    assert server.metric('rankmill_request_seconds_count{model="tiny",phase="score"}') > 0
 
 
 def test_no_request_can_add_to_the_metrics_names(server: Live) -> None:

@@ -41,9 +41,9 @@ def test_headers(name: bytes, value: bytes, kind: Kind | None) -> None:
     [
         ("12345", ["1234567890"] * 3, None),
         ("", [""], None),
-        ("123456", ["1"], "A query has 6 characters; at most 5"),
-        ("1", ["1", "12345678901"], "A document has 11 characters; at most 10"),
-        ("1", ["1"] * 4, "4 documents were sent; at most 3"),
+        ("123456", ["1"], "query has a text of 6 characters; at most 5"),
+        ("1", ["1", "12345678901"], "documents has a text of 11 characters; at most 10"),
+        ("1", ["1"] * 4, "documents has 4 texts; at most 3"),
     ],
 )
 def test_texts(query: str, documents: list[str], message: str | None) -> None:

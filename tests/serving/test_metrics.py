@@ -49,15 +49,15 @@ COUNTED = (
     "forward_seconds_total",
     "queued_tokens",
 )
-ALL = 'rankmill_request_seconds_count{phase="all"}'
+ALL = 'rankmill_request_seconds_count{model="tiny",phase="all"}'
 
 
 def test_a_request_shows_in_every_series_that_is_promised(server: Live) -> None:
     changed = after(server, BODY, ALL)
     assert sum(value for name, value in changed.items() if name.startswith("rankmill_requests_total")) >= 1
     for phase in ("read", "prepare", "score", "render", "all"):
-        assert changed[f'rankmill_request_seconds_count{{phase="{phase}"}}'] == 1
-        assert changed[f'rankmill_request_seconds_sum{{phase="{phase}"}}'] > 0
+        assert changed[f'rankmill_request_seconds_count{{model="tiny",phase="{phase}"}}'] == 1
+        assert changed[f'rankmill_request_seconds_sum{{model="tiny",phase="{phase}"}}'] > 0
     of_model = {name: changed[f'rankmill_{name}{{model="tiny"}}'] for name in COUNTED}
     assert of_model["pairs_total"] == 5
     assert of_model["repeated_pairs_total"] == 1

@@ -43,19 +43,25 @@ class Plugin:
 
 
 @contextmanager
-def served() -> Iterator[tuple[Live, Plugin]]:
+def plugged() -> Iterator[tuple[ModelInfo, Plugin]]:
+    """The endpoint, and the model that it is."""
     plugin = Plugin()
     thread = Thread(target=plugin.server.serve_forever, args=(0.02,))
     thread.start()
     options = ScorerOptions(model=f"http://127.0.0.1:{plugin.server.server_port}/score")
     model = ModelInfo(name="plugin", card=check_model(options), options=options, default=True)
     try:
-        with live(GatewaySettings(), model) as server:
-            yield server, plugin
+        yield model, plugin
     finally:
         plugin.server.shutdown()
         thread.join()
         plugin.server.server_close()
+
+
+@contextmanager
+def served() -> Iterator[tuple[Live, Plugin]]:
+    with plugged() as (model, plugin), live(GatewaySettings(), model) as server:
+        yield server, plugin
 
 
 def test_trouble_of_an_endpoint_is_503_and_soon_over(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -156,6 +156,9 @@ class BrokenRetriever:
 
     async def search(self, query: str, k: int, mode: Mode, filter: str | None = None) -> Found:  # noqa: A002, ARG002
         raise StorageError("no credentials for s3://bucket")
+
+    def within(self, seconds: float) -> Self:  # noqa: ARG002
+        return self
 
     def close(self) -> None:
         pass

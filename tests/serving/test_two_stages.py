@@ -26,6 +26,7 @@ from tests.serving.live import Answer, Live, eventually, live, tiny
 
 QUERY = "why do dogs bark at the postman"
 SEARCH, PIPELINE = "/v1/search", "/v1/pipelines/execute"
+MOST_TOKENS = 500
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,8 @@ def info(index: str) -> IndexInfo:
 @pytest.fixture(scope="module")
 def server(info: IndexInfo) -> Iterator[Live]:
     retriever = asyncio.run(open_index(info))
-    with live(GatewaySettings(max_documents=50, max_query_characters=100), builtin(), retriever=retriever) as running:
+    settings = GatewaySettings(max_documents=50, max_query_characters=100, max_request_tokens=MOST_TOKENS)
+    with live(settings, builtin(), retriever=retriever) as running:
         yield running
     retriever.close()
 
@@ -161,6 +163,19 @@ def test_pipeline(server: Live) -> None:
     unknown = server.post(stages({"stage_id": "rerank", "parameters": {"inference_name": "canary"}}), PIPELINE)
     assert refused(unknown)[0] == 404
     assert "first stage must be search" in refused(server.post({"stages": [{"stage_id": "limit"}]}, PIPELINE))[1]
+
+
+def test_all_stages_of_a_pipeline_share_the_limit_of_tokens(server: Live) -> None:
+    line = 'rankmill_tokens_total{model="builtin"}'
+    before = server.metric(line)
+    assert server.post(stages({"stage_id": "rerank"}), PIPELINE).status == 200
+    each = int(server.metric(line) - before)
+    fitting = MOST_TOKENS // each
+    assert 1 <= fitting < 15
+    assert server.post(stages(*[{"stage_id": "rerank"}] * fitting), PIPELINE).status == 200
+    status, message = refused(server.post(stages(*[{"stage_id": "rerank"}] * (fitting + 1)), PIPELINE))
+    assert status == 400
+    assert f"have {(fitting + 1) * each} tokens; at most {MOST_TOKENS} are accepted" in message
 
 
 def test_metrics_name_the_routes(server: Live) -> None:

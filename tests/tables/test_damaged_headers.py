@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankmill.errors import DamagedInputError
+from rankmill.errors import DamagedInputError, InputError
+from rankmill.evaluation.read import read_results
+from rankmill.retrieval.corpus import open_corpus
+from rankmill.settings.storage import StorageSettings
+from rankmill.tables.complete import open_parquet, read_groups
+from rankmill.tables.errors import storage_errors
 from rankmill.tables.footers import read_footer
-from rankmill.tables.locate import InputFile, list_files
+from rankmill.tables.locate import InputFile, list_files, open_file
 from rankmill.tables.parquet import Chosen, read_batches
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +80,42 @@ def test_no_bit_of_a_page_header_changes_rows_unnoticed(kind: str, tmp_path: Pat
             try:
                 end = "same" if rows_of(file) == whole else f"other rows: byte {place}, bit {bit}"
             except DamagedInputError:
+                end = "damaged"
+            ends[end] += 1
+    assert set(ends) == {"same", "damaged"}, ends
+
+
+def read_run(file: InputFile) -> object:
+    return read_results(file.uri).to_pylist()
+
+
+def read_corpus(file: InputFile) -> object:
+    corpus = open_corpus(file.uri, StorageSettings(), doc_id="query_id")
+    return [table.to_pylist() for table in replace(corpus, files=(file,)).read(0, 100)]
+
+
+def read_table(file: InputFile) -> object:
+    with storage_errors(file.uri), open_file(file) as handle:
+        parquet = open_parquet(file, handle)
+        return read_groups(file, parquet, range(parquet.num_row_groups), ["text"]).to_pylist()
+
+
+@pytest.mark.parametrize(("read", "name"), [(read_run, "doc_id"), (read_corpus, "text"), (read_table, "text")])
+def test_who_reads_whole_files_loses_no_row_either(
+    read: Callable[[InputFile], object], name: str, tmp_path: Path
+) -> None:
+    """Runs and judgements, a corpus, and scores that are reused."""
+    table = ROWS.rename_columns(["query_id", name]).append_column("score", pa.array(range(24), pa.float64()))
+    file = written(tmp_path, table, use_dictionary=False)
+    path = Path(file.uri)
+    whole, body = read(file), path.read_bytes()
+    ends: Counter[str] = Counter()
+    for place in headers(path):
+        for bit in range(8):
+            path.write_bytes(flipped(body, place, bit))
+            try:
+                end = "same" if read(file) == whole else f"other rows: byte {place}, bit {bit}"
+            except InputError:
                 end = "damaged"
             ends[end] += 1
     assert set(ends) == {"same", "damaged"}, ends

@@ -6,8 +6,9 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from rankmill.batch.memory import Memory, score_once
+from rankmill.batch.memory import Memory
 from rankmill.batch.receipts import Receipt
+from rankmill.batch.score_once import score_once
 from rankmill.batch.stages import Encode, Score, Write
 from rankmill.scoring.options import ScorerOptions
 

@@ -22,8 +22,10 @@ import pyarrow as pa
 
 from rankmill.batch import stacks
 from rankmill.batch.freight import EncodedShard, ScoredShard
-from rankmill.batch.memory import Memory, Remembers, score_once
+from rankmill.batch.memory import Memory, Remembers
 from rankmill.batch.salvage import MOST_LOST, Lost, PieceFailedError, salvage
+from rankmill.batch.score_and_write import Turn
+from rankmill.batch.score_once import score_once
 from rankmill.batch.scratch import Scratch
 from rankmill.batch.stage_process import StageDiedError, StageHungError, StageProcess
 from rankmill.batch.stages import Score, Tokenise, encode_here, encoder_of, reject, unscored
@@ -167,15 +169,17 @@ class GuardedScore:
         # whoever asks an endpoint has limits of his own for its answers, and blames no row for them
         self._guard = Guard(process, scratch, 0.0 if is_url(options.model) else forward_timeout)
 
-    def __call__(self, row: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table, turn: Turn) -> pa.Table:
         """Take one encoded shard, return it scored; rows that no process gets through are rejected."""
-        return score_once(row, self._memory, self._score)
+        return score_once(row, self._memory, self._score, turn)
 
     def _score(self, shard: EncodedShard, row: pa.Table) -> pa.Table:
-        size = len(shard.pairs)
+        size, positions = len(shard.pairs), shard.pairs.column("position").to_numpy()
 
         def attempt(start: int, stop: int) -> pa.Table:
-            piece = Piece(f"score-{shard.index}-{start}-{stop}", start, stop, size)
+            # by places that are the same in every part of the shard: what is known of the others takes pairs out
+            places = f"{positions[start]}-{positions[stop - 1] + 1}" if size else "0-0"
+            piece = Piece(f"score-{shard.index}-{places}", start, stop, size)
             return self._guard.run(piece, row if piece.whole else shard.piece(start, stop).to_row())
 
         rows, lost = _salvaged(shard.index, size, attempt)

@@ -1,36 +1,41 @@
-"""What a job remembers: a pair whose texts were scored for one shard is not scored again for another.
+"""What the workers of a run know of each other's pairs: the scores of those that are done, and who is at work on which.
 
-Such pairs come from queries that are asked more than once, under other ids, with the same documents found for them.
-One memory serves all workers of a run (`rankmill.batch.shared_memory`); it is empty when a job is continued. Two
-workers that have the same pair in hand at the same moment both score it: neither knows of it yet. A logit that is
-remembered is the one that was found first; that another batch could have led to another in its last places is no more
-than two runs of a job may differ anyway.
+A pair that comes again under other ids, because a query is asked more than once with the same documents found for it,
+is then scored once (`rankmill.batch.score_once`). One memory serves all workers (`rankmill.batch.shared_memory`).
+
+A pair that is asked for and not known is claimed by the shard that asks; others hear that it is in other hands until
+that shard has told what it found. A claim is an entry of the table like any other, so that telling fills it in, and
+claims that nobody came back for are forgotten as old pairs are. A shard that asks anew, because its worker died, is not
+told of its own claims.
 """
 
-from collections.abc import Callable
+import threading
+import time
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from rankmill.batch.freight import EncodedShard, ScoredShard, without
-from rankmill.batch.repeats import with_recalled
-from rankmill.batch.score_files import RESULTS
 from rankmill.tables.schema import BEST_CHUNK
 
-MOST_BYTES = 288 << 20
+MOST_BYTES = 320 << 20
 """Room for 4,194,304 pairs for certain, for twice as many at most."""
+LEAST_PATIENCE = 5.0
+"""Seconds that one waits at least for what is in other hands."""
 
+_PATIENCE = 2.0  # times the longest that a shard took so far
 _FIRST_SLOTS = 1 << 14
 _GROWTH = 4
 _PROBES = 16
-_NONE = -1  # in the place of characters, where no chunk was the best
-_OF_A_PASS = (("logit", pa.float32()), *((name, pa.int32()) for name in BEST_CHUNK))
-_ENCODED = ("length", "document_start", "truncated", "chunks")  # what tokenising adds to a pair
 
-ENTRY = np.dtype([("low", "<u8"), ("high", "<u8"), ("logit", "<f4"), *((name, "<i4") for name in BEST_CHUNK)])
-"""A pair: the two halves of its key, and what a forward pass found out about it."""
+ENTRY = np.dtype(
+    [("low", "<u8"), ("high", "<u8"), ("logit", "<f4"), *((name, "<i4") for name in BEST_CHUNK), ("claim", "<i4")]
+)
+"""A pair: the two halves of its key, what a forward pass found out about it, and 0.
+
+Where that is not known yet, the number of the shard that claims it, from 1, stands for 0.
+"""
 
 _SLOT_BYTES = ENTRY.itemsize + 8
 
@@ -38,25 +43,37 @@ Entries = NDArray[Any]
 """Of dtype ENTRY, shape (n,)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What there is to know about some pairs; of the others whoever asked is at work from now on."""
+
+    known: NDArray[np.int64]
+    """Which of them are remembered, ascending."""
+    entries: Entries
+    """What is remembered of these."""
+    elsewhere: NDArray[np.int64]
+    """Which of them other shards are at work on, ascending."""
+    patience: float = 0.0
+    """Seconds after which there is little hope for those."""
+
+
 class Remembers(Protocol):
     """A memory, wherever it is."""
 
-    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], Entries]:
-        """Look pairs up.
+    def ask(self, keys: NDArray[np.uint64], shard: int) -> Answer:
+        """Look pairs up, and claim those that nobody knows or is at work on.
 
         Args:
-            keys: the two halves of each `pair_key`, shape (n, 2).
-
-        Returns:
-            Which of them are remembered, ascending, and what.
+            keys: the two halves of each `pair_key`, each pair there once, shape (n, 2).
+            shard: who asks; below 2**31 - 1.
         """
 
-    def remember(self, entries: Entries) -> None:
-        """Keep what was found out about some pairs, each there once."""
+    def remember(self, entries: Entries, shard: int) -> None:
+        """Keep what was found out about some pairs, each there once; what else the shard claimed is free again."""
 
 
 class Memory:
-    """A hash table that grows up to a limit; then a new pair takes the place of an older one.
+    """A hash table that grows up to a limit; then a new pair takes the place of an older one. Threads may share it.
 
     Args:
         most_bytes: that the table may have; while it grows, a part of that is there besides.
@@ -65,12 +82,45 @@ class Memory:
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_slots = 1 << (max(1, most_bytes // _SLOT_BYTES).bit_length() - 1)
         self._make(min(_FIRST_SLOTS, self._most_slots))
+        self._lock = threading.Lock()
+        self._at_work: dict[int, float] = {}  # claims that stand, and since when
+        self._longest = 0.0
 
     def __len__(self) -> int:
         return self._used
 
-    def find(self, keys: NDArray[np.uint64]) -> tuple[NDArray[np.int64], Entries]:
-        """Look pairs up; see `Remembers`."""
+    def ask(self, keys: NDArray[np.uint64], shard: int) -> Answer:
+        """Look pairs up and claim the others; see `Remembers`."""
+        with self._lock:
+            return self._ask(keys, shard + 1)
+
+    def remember(self, entries: Entries, shard: int) -> None:
+        """Keep pairs; see `Remembers`. One that is known already stays as it is."""
+        with self._lock:
+            since = self._at_work.pop(shard + 1, None)
+            if since is not None:
+                self._longest = max(self._longest, time.monotonic() - since)
+            self._keep(entries)
+
+    def _ask(self, keys: NDArray[np.uint64], claim: int) -> Answer:
+        place = self._places(keys)
+        there = np.flatnonzero(place >= 0)
+        claims = self._entries["claim"][place[there]]
+        others = [number for number in self._at_work if number != claim]
+        known, elsewhere = there[claims == 0], there[np.isin(claims, others)]
+        answer = Answer(known, self._entries[place[known]], elsewhere, max(LEAST_PATIENCE, _PATIENCE * self._longest))
+        mine = np.ones(len(keys), dtype=bool)
+        mine[known] = mine[elsewhere] = False
+        if mine.any():
+            self._at_work[claim] = time.monotonic()
+            claimed = np.zeros(int(mine.sum()), ENTRY)
+            claimed["low"], claimed["high"] = keys[mine].T
+            claimed["claim"] = claim
+            self._keep(claimed)
+        return answer
+
+    def _places(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The slot of each pair, -1 where it has none."""
         low, high = np.ascontiguousarray(keys.T)
         place = np.full(len(keys), -1, dtype=np.int64)
         left = np.arange(len(keys))
@@ -82,11 +132,9 @@ class Memory:
             place[left[alike]] = slots[alike]
             there[alike] = 0  # found
             left = left[there != 0]
-        found = np.flatnonzero(place >= 0)
-        return found, self._entries[place[found]]
+        return place
 
-    def remember(self, entries: Entries) -> None:
-        """Keep pairs; see `Remembers`. One that is there already stays as it is."""
+    def _keep(self, entries: Entries) -> None:
         size = len(self._entries)
         while size < self._most_slots and 2 * (self._used + len(entries)) > size:
             size = min(_GROWTH * size, self._most_slots)
@@ -109,7 +157,8 @@ class Memory:
             free = self._high[slots] == 0
             self._high[slots[free]] = high[left[free]]  # of several that want the same slot one gets it
             there = self._high[slots] == high[left]
-            self._entries[slots[free & there]] = entries[left[free & there]]
+            open_ = there & (free | (self._entries["claim"][slots] != 0))
+            self._entries[slots[open_]] = entries[left[open_]]
             self._used += int(np.count_nonzero(free & there))
             left = left[~there]
         slots = self._slots_of(low[left], high[left], 0)
@@ -119,63 +168,3 @@ class Memory:
         """Where pairs may lie: in the place of their choice, then in others that both halves of the key lead to."""
         step = high | np.uint64(1)  # odd: no slot comes twice
         return ((low + np.uint64(probe) * step) & np.uint64(len(self._entries) - 1)).astype(np.int64)
-
-
-def score_once(row: pa.Table, memory: Remembers, score: Callable[[EncodedShard, pa.Table], pa.Table]) -> pa.Table:
-    """Score a shard, but for the pairs that are remembered.
-
-    Args:
-        row: an encoded shard.
-        memory: of the run; it is told of the pairs that are scored.
-        score: scores the shard, which it gets both unpacked and as a row.
-
-    Returns:
-        The scored shard as a row, the pairs that were remembered among those known.
-    """
-    whole = EncodedShard.from_row(row)
-    shard, recalled = recall(whole, memory)
-    scored_row = score(shard, row if recalled is None else shard.to_row())
-    scored = ScoredShard.from_row(scored_row)
-    if len(scored.pairs) and "pair_key" in scored.pairs.column_names:
-        memory.remember(entries_of(scored.pairs))
-    return scored_row if recalled is None else with_recalled(scored, recalled).to_row()
-
-
-def recall(shard: EncodedShard, memory: Remembers) -> tuple[EncodedShard, pa.Table | None]:
-    """Take the pairs that are remembered out of a shard.
-
-    Returns:
-        The shard without them; and their rows with `RESULTS`, as those of `EncodedShard.known`, or None.
-    """
-    pairs = shard.pairs
-    if not len(pairs) or "pair_key" not in pairs.column_names:
-        return shard, None
-    places, entries = memory.find(keys_of(pairs))
-    if not len(places):
-        return shard, None
-    rows = pairs.take(places)
-    for name, kind in _OF_A_PASS:
-        values = np.ascontiguousarray(entries[name])
-        rows = rows.append_column(name, pa.array(values, kind, mask=values == _NONE if name in BEST_CHUNK else None))
-    names = [name for name in pairs.column_names if name not in _ENCODED]
-    rest = np.delete(np.arange(len(pairs)), places)
-    tokens = without(shard.encoded_pairs(), places).token_ids
-    left = EncodedShard(shard.index, pairs.take(rest).combine_chunks(), shard.rejected, tokens, shard.known)
-    return left, rows.select([*names, *RESULTS]).combine_chunks()
-
-
-def entries_of(pairs: pa.Table) -> Entries:
-    """What was found out about the pairs of a scored shard."""
-    entries = np.zeros(len(pairs), ENTRY)
-    entries["low"], entries["high"] = keys_of(pairs).T
-    entries["logit"] = pairs.column("logit").to_numpy()
-    for name in BEST_CHUNK:
-        entries[name] = pairs.column(name).fill_null(_NONE).to_numpy() if name in pairs.column_names else _NONE
-    return entries
-
-
-def keys_of(pairs: pa.Table) -> NDArray[np.uint64]:
-    """The two halves of each `pair_key`, shape (n, 2); none is null."""
-    keys = pairs.column("pair_key").combine_chunks()
-    halves = np.frombuffer(keys.buffers()[1], dtype="<u8").reshape(-1, 2)
-    return halves[keys.offset : keys.offset + len(keys)]

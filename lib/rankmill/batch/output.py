@@ -175,7 +175,7 @@ def finished_job(store: Store, marker: bytes) -> tuple[dict[int, Receipt], Total
         said, plan = orjson.loads(marker), orjson.loads(store.read(JOB))["plan"]
         planned = {"shards": plan["shards"], "pairs_in": plan["pairs"]}
         found = [
-            f"{name}: {value:,} by {who}, {getattr(totals, name):,} by the commit records"
+            f"{name}: {value} by {who}, {getattr(totals, name)} by the commit records"
             for who, values in ((SUCCESS, {name: said[name] for name in asdict(totals)}), ("the plan", planned))
             for name, value in values.items()
             if value != getattr(totals, name)

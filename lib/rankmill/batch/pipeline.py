@@ -129,9 +129,8 @@ class RayData:
 
     def written(self, encoded: Dataset, scorer: ScorerOptions, write: Write, scratch: Scratch) -> Dataset:
         """The stage behind the one that encodes: its rows are receipts."""
-        score = partial(
-            GuardedScore, scorer, write.options.fingerprint, scratch, memory_for(self.workers), self.forward_timeout
-        )
+        memory = memory_for(self.workers, write.store if write.keep_scores else None)
+        score = partial(GuardedScore, scorer, write.options.fingerprint, scratch, memory, self.forward_timeout)
         return encoded.map_batches(
             ScoreAndWrite,
             fn_constructor_args=(score, write),

@@ -22,6 +22,10 @@ class Counts:
     """Scored pairs of which the query or the document was cut."""
     duplicates: int
     """Scored pairs whose (query_id, doc_id) came before in the shard."""
+    unlike_queries: int
+    """Queries with scored pairs of which not all have the same query text."""
+    first_unlike_query: str
+    """Id of the first of those; empty where there is none."""
     tokens: int
     rejected_part: str
     """Key of the file of rejected rows; empty when there are none."""
@@ -85,6 +89,8 @@ class Totals:
     rows_out: int = 0
     truncated: int = 0
     duplicates: int = 0
+    unlike_queries: int = 0
+    first_unlike_query: str = ""
     tokens: int = 0
     reused: int = 0
     repeated: int = 0
@@ -95,9 +101,10 @@ class Totals:
         added = {
             field.name: getattr(self, field.name) + getattr(receipt, field.name)
             for field in fields(self)
-            if field.name != "shards"
+            if field.name not in {"shards", "first_unlike_query"}
         }
-        return Totals(shards=self.shards + 1, **added)
+        first = self.first_unlike_query or receipt.first_unlike_query
+        return Totals(shards=self.shards + 1, first_unlike_query=first, **added)
 
     @property
     def scored(self) -> int:

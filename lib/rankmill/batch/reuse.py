@@ -30,10 +30,11 @@ from rankmill.batch import manifest, output, recorded
 from rankmill.batch.executor import Executor
 from rankmill.batch.group import Gathered, write_sorted
 from rankmill.batch.plan import bins
-from rankmill.batch.score_files import SCHEMA, distinct, to_bytes
+from rankmill.batch.score_files import SCHEMA, distinct, from_bytes, to_bytes
 from rankmill.errors import StorageError, UsageError
 from rankmill.settings.storage import StorageSettings
 from rankmill.storage.store import Store, sha256
+from rankmill.tables.complete import open_parquet, read_groups
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.locate import InputFile, open_file
 from rankmill.tables.parquet import read_table_rows
@@ -173,7 +174,7 @@ def _scores(file: manifest.ManifestFile, earlier: Store) -> pa.Table:
             f"{earlier.join(file.key)} {trouble}: no score of that job is trusted. Leave --reuse out, and everything "
             f"is scored; `rankmill verify {earlier.uri}` says what else is amiss."
         )
-    return pq.read_table(pa.BufferReader(body)).cast(SCHEMA)
+    return from_bytes(body)
 
 
 def _slices(runs: Sequence[Gathered], bucket: int) -> list[_Slice]:
@@ -208,7 +209,7 @@ def _known(file: InputFile, queries: NDArray[np.uint64], pairs: pa.Array) -> pa.
         return SCHEMA.empty_table()
     with storage_errors(file.uri), open_file(file) as handle:
         parquet = pq.ParquetFile(handle, metadata=footer, pre_buffer=False, page_checksum_verification=True)
-        table = parquet.read_row_groups(groups)
+        table = read_groups(file, parquet, groups)
     return table.filter(pc.is_in(table.column("pair_key"), value_set=pairs))
 
 
@@ -216,7 +217,7 @@ def _known(file: InputFile, queries: NDArray[np.uint64], pairs: pa.Array) -> pa.
 def _footer(file: InputFile) -> tuple[Any, NDArray[np.uint64], NDArray[np.uint64]]:
     """The footer of a bucket, and the smallest and largest query key of each row group."""
     with storage_errors(file.uri), open_file(file) as handle:
-        footer = pq.read_metadata(handle)
+        footer = open_parquet(file, handle).metadata
     at = footer.schema.names.index("query_key")
     ranges = [footer.row_group(group).column(at).statistics for group in range(footer.num_row_groups)]
     lows = np.array([found.min for found in ranges], dtype=np.uint64)

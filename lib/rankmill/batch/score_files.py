@@ -80,6 +80,15 @@ def scores_of(pairs: pa.Table) -> pa.Table:
     return distinct(pairs.select(SCHEMA.names).cast(SCHEMA))
 
 
+def from_bytes(body: bytes) -> pa.Table:
+    """What `to_bytes` was given, as rows of `SCHEMA`.
+
+    Raises:
+        OSError, pyarrow.ArrowException: the bytes are damaged, as far as that shows.
+    """
+    return pq.read_table(pa.BufferReader(body), page_checksum_verification=True).cast(SCHEMA)
+
+
 def to_bytes(table: pa.Table, row_group_size: int | None = None) -> bytes:
     """Parquet with page checksums; the same table always gives the same bytes."""
     sink = io.BytesIO()

@@ -26,6 +26,7 @@ from rankmill.batch.parts import (
     to_parquet,
 )
 from rankmill.batch.plan import ReadUnit
+from rankmill.batch.query_texts import several_texts
 from rankmill.batch.read import Source, read_shards, refuse_duplicates
 from rankmill.batch.receipts import Counts, Receipt
 from rankmill.batch.repeats import Find, put_back, take_out
@@ -256,6 +257,7 @@ def _counts(shard: ScoredShard, rejected_part: str, rejected: bytes, options: Pa
     doc_codes = codes(shard.pairs.column("doc_id").combine_chunks())
     distinct = len(np.unique(np.stack([query_codes, doc_codes]), axis=1).T) if len(query_codes) else 0
     sizes = np.bincount(query_codes) if len(query_codes) else np.zeros(0, dtype=np.int64)
+    unlike, first_unlike = several_texts(shard.pairs, query_codes)
     rows_out = int(sizes.sum() if options.top_k is None else np.minimum(sizes, options.top_k).sum())
     return Counts(
         shard=shard.index,
@@ -265,6 +267,8 @@ def _counts(shard: ScoredShard, rejected_part: str, rejected: bytes, options: Pa
         rows_out=rows_out,
         truncated=int(np.sum(shard.pairs.column("truncated").to_numpy(zero_copy_only=False))),
         duplicates=len(query_codes) - distinct,
+        unlike_queries=unlike,
+        first_unlike_query=first_unlike,
         tokens=int(np.sum(shard.pairs.column("length").to_numpy())),
         rejected_part=rejected_part,
         rejected_bytes=len(rejected),

@@ -67,6 +67,11 @@ class JobSummary:
                 (totals.repeated, "pair", "with the score of a pair of the same texts"),
                 (totals.truncated, "pair", "cut to the model's length (column truncated)"),
                 (totals.duplicates, "pair", "with a (query_id, doc_id) that came before; all kept"),
+                (
+                    totals.unlike_queries,
+                    "query_id",
+                    f"with more than one query text, the first {totals.first_unlike_query}",
+                ),
                 (totals.rejected, "row", f"could not be scored: {self.output}/_rejected"),
             )
             if number

@@ -33,4 +33,4 @@ def run(settings: GcSettings) -> int:
 def _text(found: Swept) -> str:
     files = f"{counted(len(found.files), 'file')} of {counted(found.bytes, 'byte')}"
     head = f"{files} {'deleted from' if found.deleted else 'would be deleted from'} {found.output}"
-    return "\n".join([head, *(f"  {key}" for key in found.files)]) + "\n"
+    return "\n".join([head, *(f"  {key}" for key in found.files), *found.damaged]) + "\n"

@@ -11,23 +11,24 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from rankmill.batch.machine import cores
+from rankmill.cli.startup import wait_until_up
 from rankmill.cli.stop import sigterm_as_interrupt
 from rankmill.cluster import connect
 from rankmill.cluster.connection import choose_target
 from rankmill.cluster.haproxy import haproxy_ingress
-from rankmill.errors import ModelError, RankmillError, UsageError
+from rankmill.errors import RankmillError, UsageError
 from rankmill.scoring.engines.choose import this_machine
 from rankmill.serving.backend import ModelInfo
 from rankmill.serving.index import IndexInfo, index_of
 from rankmill.serving.keys import Keys, refuse_open
 from rankmill.serving.models import models_of
 from rankmill.serving.placement import cpus_needed, share_cores
-from rankmill.settings.serve import ServeSettings, deployment_name
+from rankmill.settings.serve import ServeSettings
 
 _log = logging.getLogger("rankmill")
 
@@ -83,6 +84,7 @@ def serving(settings: ServeSettings) -> Iterator[Endpoint]:
     Raises:
         UsageError: the address is taken, or can be reached by others and there are no keys; a flag does not fit.
         ModelError: a model cannot be used.
+        NoProgressError: not everything is up after `start_timeout`.
         RankmillError: the application did not start.
     """
     keys = Keys(settings.keys_file)
@@ -118,6 +120,7 @@ def _deployed(
 
     from rankmill.serving.application import application  # noqa: PLC0415
 
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # `quiet` comes too late for what Ray says while it starts
     target = application(settings, models, index)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
     keep = False
@@ -125,9 +128,11 @@ def _deployed(
         try:
             serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
             keep = not local and _APPLICATION in serve.status().applications
-            serve.run(target, name=_APPLICATION, route_prefix="/", logging_config=quiet)
-        except (RuntimeError, RayError) as error:
-            raise _failure(models, error) from error
+            run = serve.RunTarget(target, name=_APPLICATION, route_prefix="/", logging_config=quiet)
+            serve.run_many([run], wait_for_applications_running=False)
+            wait_until_up(_APPLICATION, models, settings.start_timeout)
+        except (RuntimeError, TimeoutError, RayError) as error:
+            raise RankmillError(f"The application did not start: {error}") from error
         keep = False
         yield
     finally:
@@ -135,20 +140,6 @@ def _deployed(
             serve.shutdown()  # type: ignore[no-untyped-call]
         elif not keep:  # a version that fails leaves the one before it
             serve.delete(_APPLICATION)
-
-
-def _failure(models: Iterable[str], error: Exception) -> RankmillError:
-    """Names the models that could not be started, with the last line of what Ray has of each: its error."""
-    from ray import serve  # noqa: PLC0415  as above
-
-    found = serve.status().applications.get(_APPLICATION)
-    failures = []
-    for model in models:
-        about = found and found.deployments.get(deployment_name(model))
-        if about and about.status == "DEPLOY_FAILED":
-            last = about.message.strip().splitlines()[-1].strip()
-            failures.append(f"The model {model!r} could not be started: {last}")
-    return ModelError(" ".join(failures)) if failures else RankmillError(f"The application did not start: {error}")
 
 
 def _refuse_taken(host: str, port: int) -> None:

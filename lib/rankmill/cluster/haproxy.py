@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rankmill.serving.dialects.standard import write_error
+from rankmill.serving.exchange import SANE_ID
 from rankmill.serving.request_error import Kind, RequestError
 
 _FAST = {
@@ -42,7 +43,7 @@ for argument; do
             -e '/timeout http-request/d' \\
             -e 's|^( *errorfile 50[23] ).*$|\\1{unavailable}|' \\
             -e 's|^( *http-request return status) 404 .*$|\\1 503 errorfile {unavailable}|' \\
-            -e 's|^frontend http_frontend$|&\\n    {no_long_headers}|' \\
+            -e 's|^frontend http_frontend$|&\\n    {no_long_headers}\\n    {no_odd_ids}|' \\
             -e 's/^( *)timeout client .*$/&\\n\\1timeout http-request {header_seconds}s/' "$argument" ;;
     esac
 done
@@ -51,6 +52,11 @@ exec {haproxy} "$@"
 _MOST_HEADER_BYTES = 64 * 1024
 _NO_LONG_HEADERS = f"http-request return status 431 if {{ req.hdrs,length gt {_MOST_HEADER_BYTES} }}"
 """As large as buffers are, HAProxy would pass on any."""
+_NO_ODD_IDS = (
+    "http-request del-header x-request-id unless { req.fhdr_cnt(x-request-id) eq 1 } "
+    f"{{ req.fhdr(x-request-id) -m reg ^{SANE_ID.pattern}$ }}"
+)
+"""Ray Serve sends back whatever id it is given, beside the one that the gateway took instead."""
 HEADER_SECONDS = 10
 """For the headers of a request to arrive; HAProxy then answers 408."""
 _RETRY_SECONDS = 1
@@ -87,6 +93,7 @@ def _environment(folder: Path, given: Mapping[str, str]) -> dict[str, str]:
             header_seconds=HEADER_SECONDS,
             unavailable=unavailable,
             no_long_headers=_NO_LONG_HEADERS,
+            no_odd_ids=_NO_ODD_IDS,
         )
     )
     wrapper.chmod(stat.S_IRWXU)

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 
 from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
+from rankmill.tables.complete import open_parquet, read_groups
 from rankmill.tables.errors import storage_errors
-from rankmill.tables.locate import format_of, fsspec_options, list_files, open_input
+from rankmill.tables.locate import InputFile, format_of, fsspec_options, list_files, open_input
 from rankmill.tables.trec import Problems, read_run, read_text_lines
 
 _ENVIRONMENT = StorageSettings()
@@ -136,21 +137,22 @@ def _read_parquet(
     uri: str, storage: StorageSettings, required: Sequence[str], optional: Sequence[str] = ()
 ) -> pa.Table:
     """The named columns of one or many Parquet files, cast to `_TYPES`, in the order of the file names."""
-    paths = [file.uri for file in list_files(uri, storage=storage) if format_of(file.uri) == "parquet"]
-    if not paths:
+    files = [file for file in list_files(uri, storage=storage) if format_of(file.uri) == "parquet"]
+    if not files:
         raise InputError(f"{uri} holds no Parquet files.")
     tables = []
     problems: list[str] = []
-    for path in paths:
+    for file in files:
+        path = file.uri
         try:
             with storage_errors(path), open_input(path, storage) as handle:
-                file = pq.ParquetFile(handle)
-                names = _names(file.schema_arrow)
+                parquet = open_parquet(file, handle)
+                names = _names(parquet.schema_arrow)
                 if missing := [name for name in required if name not in names]:
                     problems += [f"{path}: {_missing_column(name, names)}" for name in missing]
                     continue
                 wanted = [*required, *(name for name in optional if name in names)]
-                table = _read_columns(file, wanted)
+                table = _read_columns(file, parquet, wanted)
                 tables.append(_cast(table, wanted, path, problems))
         except InputError as error:
             problems.append(str(error))
@@ -175,12 +177,13 @@ def _is_nested(schema: pa.Schema) -> bool:
     return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type))
 
 
-def _read_columns(file: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
+def _read_columns(file: InputFile, parquet: pq.ParquetFile, names: Sequence[str]) -> pa.Table:
     """The named columns, one row per result."""
-    if not _is_nested(file.schema_arrow):
-        return file.read(columns=list(names))
-    outer = [name for name in names if name in file.schema_arrow.names]
-    table = file.read(columns=[*outer, _NESTED]).combine_chunks()
+    groups = range(parquet.num_row_groups)
+    if not _is_nested(parquet.schema_arrow):
+        return read_groups(file, parquet, groups, names)
+    outer = [name for name in names if name in parquet.schema_arrow.names]
+    table = read_groups(file, parquet, groups, [*outer, _NESTED]).combine_chunks()
     lists = table[_NESTED]
     results = pc.list_flatten(lists)
     flat = table.select(outer).take(pc.list_parent_indices(lists))

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from rankmill.errors import InputError
 from rankmill.settings.storage import StorageSettings
+from rankmill.tables.complete import complete, open_parquet
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.jsonl import sample_schema
 from rankmill.tables.lines import read_lines
@@ -173,21 +174,23 @@ def _rows(file: InputFile, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.
     """How many documents come next in a file, and these; None where all of them are to be skipped."""
     if file.format == "parquet":
         with storage_errors(file.uri), open_file(file) as raw:
-            yield from _parquet_rows(raw, corpus, skip)
+            yield from _parquet_rows(file, raw, corpus, skip)
     else:
         yield from _jsonl_rows(file, corpus, skip)
 
 
-def _parquet_rows(raw: Any, corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.Table | None]]:
-    file = pq.ParquetFile(raw, page_checksum_verification=True)
+def _parquet_rows(file: InputFile, raw: IO[bytes], corpus: Corpus, skip: int) -> Iterator[tuple[int, pa.Table | None]]:
+    parquet = open_parquet(file, raw)
     wanted = _wanted(corpus)
-    for group in range(file.num_row_groups):
-        rows = file.metadata.row_group(group).num_rows
+    columns = sorted(set(wanted.values()))
+    for group in range(parquet.num_row_groups):
+        rows = parquet.metadata.row_group(group).num_rows
         if rows <= skip:
             yield rows, None
             skip -= rows
             continue
-        for batch in file.iter_batches(_READ_ROWS, row_groups=[group], columns=sorted(set(wanted.values()))):
+        batches = parquet.iter_batches(_READ_ROWS, row_groups=[group], columns=columns)
+        for batch in complete(batches, rows, file, [group]):
             table = pa.table({name: batch.column(column) for name, column in wanted.items()})
             if "title" not in wanted:
                 table = table.append_column("title", pa.nulls(table.num_rows, pa.string()))

@@ -7,7 +7,7 @@ Full-text scores are Lance's BM25. Vectors are compared by their inner product, 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -79,6 +79,10 @@ class LanceRetriever:
         if mode == "dense":
             return _found(await self._dense(query, k, where))
         return _found(_fused(await both(self._sparse(query, k, where), self._dense(query, k, where)), k))
+
+    def within(self, seconds: float) -> Self:  # noqa: ARG002 - it is here
+        """See `Retriever`."""
+        return self
 
     def close(self) -> None:
         """See `Retriever`."""

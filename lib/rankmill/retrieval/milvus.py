@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rankmill.errors import InputError, UsageError
 from rankmill.retrieval.filters import Compare, IsNull, Kind, Like, OneOf, parse, render
@@ -58,6 +58,10 @@ class MilvusRetriever:
         rows = {row["doc_id"]: row for hits in lists for row, _ in hits}
         best = fuse([[row["doc_id"] for row, _ in hits] for hits in lists])[:k]
         return _found([(rows[doc_id], score) for doc_id, score in best])
+
+    def within(self, seconds: float) -> Self:  # noqa: ARG002 - it is here
+        """See `Retriever`."""
+        return self
 
     def close(self) -> None:
         """See `Retriever`: the server, or the file that only one process can open."""

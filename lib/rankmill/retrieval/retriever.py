@@ -68,6 +68,9 @@ class Retriever(Protocol):
             StorageError: the index cannot be read.
         """
 
+    def within(self, seconds: float) -> "Retriever":
+        """The same index for somebody who waits so long; itself, where no search waits for another machine."""
+
     def close(self) -> None:
         """Let go of what it holds open; it is not used after."""
 

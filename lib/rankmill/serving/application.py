@@ -15,11 +15,7 @@ from rankmill.serving.scaling import QueuedWorkPolicy
 from rankmill.settings.serve import EndpointSettings, ModelSettings, deployment_name
 
 _MANY_REQUESTS = 10_000
-"""Ongoing requests of a replica: gateways and batchers refuse by bytes and tokens long before."""
-_SEARCHES = 16
-"""Searches at a time in a replica of the index: each may hold a thread."""
-_WAITING_SEARCHES = 256
-"""Searches that may wait in a gateway before it refuses more."""
+"""Ongoing requests of a replica: gateways, batchers and the index refuse long before."""
 _STARTS = 3
 """Attempts of a replica to load its model, before the deployment fails and the one before it goes on."""
 _GRACE_SECONDS = 5.0
@@ -65,8 +61,7 @@ def _retriever(replicas: int, grace: float) -> Any:  # as `_scorer`
         RetrieverDeployment,
         name="retriever",
         num_replicas=replicas,
-        max_ongoing_requests=_SEARCHES,
-        max_queued_requests=_WAITING_SEARCHES,
+        max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": RETRIEVER_CPUS},
         graceful_shutdown_timeout_s=grace,
         max_constructor_retry_count=_STARTS,

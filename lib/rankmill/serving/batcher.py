@@ -206,7 +206,7 @@ class Batcher:
                     self._fail(call.shares, "The endpoint of this model gives no scores now.", Kind.UNAVAILABLE)
                 else:
                     self._fail(call.shares, "The endpoint of this model refused.")
-            case Exception() as error:
+            case BaseException() as error:
                 _log.error("a forward pass of %s pairs failed", len(call.lengths), exc_info=error)
                 self._fail(call.shares, f"The model failed with {type(error).__name__}.")
             case np.ndarray() as logits:
@@ -244,7 +244,7 @@ class Batcher:
         for share in shares:
             if not share.job.done.done():
                 self._forget(share.job)
-                share.job.done.set_exception(RequestError(kind, message, retry_after=retry_after))
+                share.job.done.set_exception(RequestError(kind, message, retry_after=retry_after, everywhere=True))
 
     def _fail_some(self, shares: list[Share], bad: tuple[int, ...]) -> None:
         """End the requests that own the pairs without a score; what the others had in that call waits once more."""

@@ -77,7 +77,7 @@ class Call:
     shares: list[Share]
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Shape (n,): ids per pair; known when it was made, as is what follows."""
-    outcome: NDArray[np.float32] | Exception | None = None
+    outcome: NDArray[np.float32] | BaseException | None = None
     """Logits, shape (n,), or what the scorer raised."""
     seconds: float = 0.0
     padding: int = 0
@@ -96,7 +96,7 @@ class Call:
             self.lengths = pairs.lengths
             self.outcome = forward(pairs)
             self.padding = waste(self.lengths) if waste else 0
-        except Exception as error:  # noqa: BLE001 - whatever a model raises, the next call may do
+        except BaseException as error:  # noqa: BLE001 - whatever a model raises (SystemExit too), the next call may do
             self.outcome = error
         self.seconds = time.perf_counter() - started
 

@@ -1,5 +1,6 @@
 """What runs in Ray Serve's replicas. Plain classes, made deployments of in serve/app.py."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -13,13 +14,18 @@ from rankmill.serving.gateway import Gateway
 from rankmill.serving.index import IndexInfo, open_index
 from rankmill.serving.logs import log_json
 from rankmill.serving.replica import Replica
-from rankmill.serving.request_error import RequestError
+from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.scaling import BUSY, QUEUED_SECONDS
 from rankmill.serving.serve_backend import ServeBackend
 from rankmill.serving.serve_retriever import ServeRetriever
 from rankmill.serving.wire import widened
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
+
+_SEARCHES = 16
+"""Searches at a time in a replica of the index: each may hold a thread."""
+_WAITING_SEARCHES = 256
+"""Searches that may wait in a replica before it refuses more."""
 
 
 class ScorerDeployment:
@@ -72,6 +78,7 @@ class RetrieverDeployment:
     """A replica that searches the index.
 
     A process of its own: embedding a query takes a core for milliseconds, in which a gateway would answer nobody.
+    Searches wait in here for their turn, and not in Ray Serve, behind which `awake` would wait as well.
 
     Args:
         info: the index.
@@ -80,13 +87,25 @@ class RetrieverDeployment:
     async def __init__(self, info: IndexInfo) -> None:  # type: ignore[misc]  # Ray Serve awaits it
         log_json()
         self._retriever = await open_index(info)
+        self._places = asyncio.Semaphore(_SEARCHES)
+        self._inside = 0
 
     async def search(self, query: str, k: int, mode: Mode, where: str | None) -> Found | RankmillError:
         """Find documents; what goes wrong as expected is returned, as in `ScorerDeployment.score`."""
+        if self._inside >= _SEARCHES + _WAITING_SEARCHES:
+            return RequestError(Kind.OVERLOADED, "Too many searches wait for the index.", retry_after=1.0)
+        self._inside += 1
         try:
-            return await self._retriever.search(query, k, mode, where)
+            async with self._places:
+                return await self._retriever.search(query, k, mode, where)
         except RankmillError as error:
             return error
+        finally:
+            self._inside -= 1
+
+    async def awake(self) -> bool:
+        """Answer."""
+        return True
 
 
 class GatewayDeployment:

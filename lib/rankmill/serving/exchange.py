@@ -19,7 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 JSON = "application/json"
 
-_SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+"""A request's id that logs and headers can hold."""
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 64 * 1024 * 1024
 
@@ -164,4 +165,4 @@ def _has_body(scope: Message) -> bool:
 def _request_id(given: bytes | None) -> str:
     """The client's own where it is one that logs and headers can hold."""
     text = (given or b"").decode("latin-1")
-    return text if _SANE_ID.fullmatch(text) else f"rr-{uuid.uuid4().hex}"
+    return text if SANE_ID.fullmatch(text) else f"rr-{uuid.uuid4().hex}"

@@ -1,4 +1,7 @@
-"""What a request may ask for: pure checks, each of which names the limit and never repeats the request."""
+"""What a request may ask for: pure checks, each of which names the limit and never repeats the request.
+
+Messages begin with the field at fault, `query` or `documents`, for dialects that call it something else.
+"""
 
 from collections.abc import Iterable
 
@@ -51,14 +54,14 @@ def check_texts(request: RerankRequest, settings: GatewaySettings) -> None:
     """
     count = len(request.documents)
     if count > settings.max_documents:
-        raise _invalid("documents", f"{count:,} documents were sent; at most {settings.max_documents:,} are accepted.")
-    for what, texts, most in (
+        raise _invalid("documents", f"documents has {count:,} texts; at most {settings.max_documents:,} are accepted.")
+    for field, texts, most in (
         ("query", request.queries, settings.max_query_characters),
-        ("document", request.documents, settings.max_document_characters),
+        ("documents", request.documents, settings.max_document_characters),
     ):
         longest = max(map(len, texts), default=0)
         if longest > most:
-            raise _invalid(what, f"A {what} has {longest:,} characters; at most {most:,} are accepted.")
+            raise _invalid(field, f"{field} has a text of {longest:,} characters; at most {most:,} are accepted.")
 
 
 def check_tokens(tokens: int, settings: GatewaySettings) -> None:

@@ -39,8 +39,8 @@ class Metrics:
         self._seconds = Histogram(
             "rankmill_request_seconds",
             "Time of a rerank request by phase: read (body), retrieve (of a search), prepare (parse, tokenise), score "
-            "(queue, forward pass), render, all",
-            ("phase",),
+            "(queue, forward pass), render, all; with its model, the last one of a pipeline",
+            ("phase", "model"),
             buckets=_SECONDS,
             registry=registry,
         )
@@ -113,9 +113,9 @@ class Metrics:
         """Count a request without a result; `reason` is the name of a `Kind`."""
         self._refused.labels(reason).inc()
 
-    def took(self, phase: str, seconds: float) -> None:
-        """Note the time of one of `PHASES`."""
-        self._seconds.labels(phase).observe(seconds)
+    def took(self, phase: str, model: str, seconds: float) -> None:
+        """Note the time of one of `PHASES`; `model` as for `answered`."""
+        self._seconds.labels(phase, model).observe(seconds)
 
     def started(self) -> None:
         """Note that a rerank request is being worked on."""

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rankmill.scoring.activation import activate
 from rankmill.serving import limits
 from rankmill.serving.backend import ModelInfo, Scored
-from rankmill.serving.encoders import Encoders
+from rankmill.serving.cuts import too_long
+from rankmill.serving.encoders import Encoders, Variant
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.slices import token_counts
@@ -62,18 +63,25 @@ def prepare(request: RerankRequest, model: ModelInfo, encoders: Encoders, settin
     rows = np.asarray(
         [distinct.setdefault(pair, len(distinct)) for pair in zip(*request.pairs, strict=True)], dtype=np.int64
     )
-    pairs = encoder.encode([query for query, _ in distinct], [document for _, document in distinct])
+    queries, documents = [query for query, _ in distinct], [document for _, document in distinct]
+    pairs = encoder.encode(queries, documents)
     tokens = int(token_counts(pairs, model.card.ids_per_token)[rows].sum())
     limits.check_tokens(tokens, settings)
     if not request.truncate and pairs.truncated.any():
-        cut = np.flatnonzero(pairs.truncated[rows])
+        cut = np.flatnonzero(too_long(pairs, queries, documents, encoder, Variant.of(request, model))[rows])
+        _refuse(cut, request, model)
+    return Prepared(pairs, rows, tokens)
+
+
+def _refuse(cut: NDArray[np.int64], request: RerankRequest, model: ModelInfo) -> None:
+    """Refuse a request with pairs that are too long; `cut` are their documents' positions."""
+    if len(cut):
         raise RequestError(
             Kind.TOO_LONG,
             f"{len(cut):,} of {len(request.documents):,} pairs have more tokens than are read of a pair, the first of "
             f"them with document {cut[0]}: the model {model.name!r} reads {model.card.max_length:,} tokens, "
             f"{model.card.max_query_tokens:,} of them of the query. Send shorter texts, or let them be cut.",
         )
-    return Prepared(pairs, rows, tokens)
 
 
 def finish(

@@ -72,7 +72,7 @@ class Recorder:
         if exchange.status == 200 and seen.documents:
             seen.seconds["all"] = took_all
             for phase, took in seen.seconds.items():
-                self._metrics.took(phase, took)
+                self._metrics.took(phase, model, took)
         event(
             log,
             logging.DEBUG if seen.route in self._pages else logging.INFO,

@@ -48,14 +48,29 @@ class RequestError(RankmillError):
         message: a sentence for the client; never holds any of the request's text.
         field: the name of the field at fault, where there is one.
         retry_after: seconds, for OVERLOADED and UNAVAILABLE.
+        everywhere: whether another replica would say the same.
     """
 
-    def __init__(self, kind: Kind, message: str, field: str | None = None, retry_after: float | None = None) -> None:
-        super().__init__(kind, message, field, retry_after)
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        field: str | None = None,
+        retry_after: float | None = None,
+        everywhere: bool = False,  # noqa: FBT001, FBT002 - of args
+    ) -> None:
+        super().__init__(kind, message, field, retry_after, everywhere)
         self.kind = kind
         self.message = message
         self.field = field
         self.retry_after = retry_after
+        self.everywhere = everywhere
 
     def __str__(self) -> str:
         return self.message
+
+    def about(self, field: str) -> "RequestError":
+        """The same with another name of its field, also where that is the message's first word."""
+        old = self.field or ""
+        message = field + self.message.removeprefix(old) if old and self.message.startswith(old) else self.message
+        return RequestError(self.kind, message, field, self.retry_after, self.everywhere)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from rankmill.retrieval.retriever import Retriever
-from rankmill.serving import strict_json
+from rankmill.serving import limits, strict_json
 from rankmill.serving.exchange import Exchange
 from rankmill.serving.forward import Forward
 from rankmill.serving.online import find_model, finish
@@ -49,7 +49,11 @@ class Searching:
         """
         loop = asyncio.get_running_loop()
         value = await loop.run_in_executor(self.forward.threads, strict_json.parse, body)
-        around = Around(retriever, partial(self._reranker, exchange, seen, allowed), self.settings)
+        around = Around(
+            retriever.within(allowed - exchange.seconds),
+            partial(self._reranker, exchange, seen, allowed),
+            self.settings,
+        )
         start = exchange.seconds
         seen.seconds["retrieve"] = 0.0  # phases are kept in the order in which they come
         answer = await stages.run(value, around, exchange.request_id)
@@ -72,6 +76,7 @@ class Searching:
             start = exchange.seconds
             prepared = await self.forward.tokens(request, model)
             seen.add("prepare", exchange.seconds - start)
+            limits.check_tokens(seen.tokens + prepared.tokens, self.settings)  # of all stages
             found = await self.forward.score(request, model, prepared, exchange, seen, allowed)
             result = finish(request, found.model, found.prepared, found.scored, exchange.request_id, exchange.seconds)
             seen.revision = result.revision

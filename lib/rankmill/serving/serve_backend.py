@@ -37,7 +37,11 @@ class ServeBackend:
         sleepers: Collection[str] = (),
     ) -> None:
         self._models = models
-        self._handles = handles
+        # plain pickle, not Ray's cloudpickle: pairs hold no code, and of their arrays that makes copies
+        self._score = {
+            name: handle.options(method_name="score", request_serialization="pickle")
+            for name, handle in handles.items()
+        }
         self._presence = {name: Presence(handle) for name, handle in handles.items()}
         self._sleepers = frozenset(sleepers)
 
@@ -61,7 +65,7 @@ class ServeBackend:
                 return replace(answer, lost=lost) if lost else answer
             if isinstance(answer, ModelInfo):
                 raise OtherVersionError(answer)
-            if answer.kind is not Kind.UNAVAILABLE or attempt == _RETRIES:
+            if answer.kind is not Kind.UNAVAILABLE or answer.everywhere or attempt == _RETRIES:
                 raise answer
             await asyncio.sleep(_PAUSE * 2**attempt)
         raise AssertionError("the last attempt returns or raises")
@@ -78,9 +82,7 @@ class ServeBackend:
             return late
         if presence.missing_seconds >= left:
             raise _missing(model)
-        # plain pickle, not Ray's cloudpickle: pairs hold no code, and of their arrays that makes copies
-        score = self._handles[model.name].options(method_name="score", request_serialization="pickle")
-        response = score.remote(narrowed(pairs), left, model.card.fingerprint)
+        response = self._score[model.name].remote(narrowed(pairs), left, model.card.fingerprint)
         try:
             async with asyncio.timeout(left) as limit:
                 with presence.waiting(limit):

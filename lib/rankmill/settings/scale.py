@@ -58,3 +58,16 @@ class ResumeSettings(ScaleSettings):
 
     shards: int = Field(10_000, ge=2, description="shards of the job")
     pairs: int = Field(4, ge=1, description="pairs per shard")
+
+
+class EndpointSettings(ScaleSettings):
+    """Measure what Ray Serve and HAProxy take for a request on which nothing is done, in the shape of our endpoint.
+
+    A gateway reads a body of as many bytes as the documents have, sends as many bytes as their tokens have to another
+    deployment, and answers with as many as their results have.
+    """
+
+    requests: int = Field(200, ge=1, description="requests that are timed, one after the other")
+    documents: int = Field(100, ge=1, description="of a request")
+    document_bytes: int = Field(2000, ge=1, description="of a document")
+    tokens: int = Field(500, ge=1, description="of a pair, two bytes each")

@@ -116,6 +116,9 @@ class ServeSettings(EndpointSettings):
     port: int = Field(8000, ge=1, le=65535, description="port to listen on")
     haproxy: bool = Field(True, description="HAProxy in front, on a Ray started here; off: Ray's own proxy, slower")
     address: str | None = Field(None, description="Ray cluster to use (default: RAY_ADDRESS, else start one here)")
+    start_timeout: float = Field(
+        600.0, gt=0, description="seconds for all models to be loaded, downloads and new machines included"
+    )
     quiet: bool = Field(False, description="no logs")
 
 

@@ -1,7 +1,7 @@
 """Reads candidates from Parquet: where queries lie at plan time, then ranges of rows, a batch at a time."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import IO, Any
@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 from numpy.typing import NDArray
 
-from rankmill.errors import DamagedInputError
 from rankmill.tables.canonical import from_batch, pairs_of
+from rankmill.tables.complete import complete
 from rankmill.tables.errors import storage_errors
 from rankmill.tables.footers import check_footer
 from rankmill.tables.locate import InputFile, open_file
@@ -142,35 +142,11 @@ def _read(
         rows, size = sum(meta.row_group(index).num_rows for index in span), min((sizes[i] for i in span), default=most)
         options = {"batch_size": size, "row_groups": list(span), "columns": paths}
         if checked and rows > size:
-            for _ in _complete(parquet.iter_batches(**options), rows, opened.file, span):
+            for _ in complete(parquet.iter_batches(**options), rows, opened.file, span):
                 pass
-        for batch in _complete(parquet.iter_batches(**options), rows, opened.file, span):
+        for batch in complete(parquet.iter_batches(**options), rows, opened.file, span):
             yield row, batch
             row += len(batch)
-
-
-def _complete(batches: Iterable[pa.RecordBatch], rows: int, file: InputFile, groups: range) -> Iterator[pa.RecordBatch]:
-    """Pass batches on, the last one not before it is known that all of their rows came.
-
-    The checksum of a page does not cover its header. Arrow skips a page whose header names a kind that it does not
-    know, or says that it has fewer values, and when a column ends too soon it takes that for the end of all.
-
-    Raises:
-        DamagedInputError: more rows came, or fewer.
-    """
-    last, came = None, 0
-    for batch in batches:
-        if last is not None:
-            yield last
-        last, came = batch, came + len(batch)
-    if came != rows:
-        which = f"row group {groups[0]} has" if len(groups) == 1 else f"its {len(groups):,} row groups have"
-        raise DamagedInputError(
-            f"{file.uri} cannot be read: by its footer {which} {rows:,} rows, and {came:,} came. The header of a page "
-            "is damaged."
-        )
-    if last is not None:
-        yield last
 
 
 def _starts(meta: pq.FileMetaData) -> list[int]:

@@ -1,17 +1,22 @@
 """Every dialect's own error bodies and status codes."""
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 from rankmill.serving.dialects.dialect import Dialect
 from rankmill.serving.dialects.routes import ROUTES
+from rankmill.serving.limits import check_texts
+from rankmill.serving.request import RerankRequest
 from rankmill.serving.request_error import Kind, RequestError
+from rankmill.settings.gateway import GatewaySettings
 
 DIALECTS = {dialect.name: dialect for route in ROUTES for dialect in route.dialects}
+SMALL = GatewaySettings(max_query_characters=5, max_document_characters=5)
 OWN_400 = {Kind.INVALID, Kind.EMPTY, Kind.TOO_LONG, Kind.UNKNOWN_FIELD}
-MESSAGE = "documents is empty; it must hold at least one."
+MESSAGE = "There is something wrong with them."
 
 
 def error_of(dialect: str, kind: Kind) -> tuple[int, Any]:
@@ -117,6 +122,18 @@ def test_an_overload_says_so_in_the_standard_dialect() -> None:
     status, body = error_of("standard", Kind.OVERLOADED)
 
     assert (status, body["error"]["type"]) == (429, "overloaded")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_a_limit_names_fields_as_the_dialect_does(dialect: Dialect) -> None:
+    declared = dialect.request_model.model_json_schema()
+    names = {name for part in (declared, *declared.get("$defs", {}).values()) for name in part.get("properties", ())}
+    for query, documents in (("q" * 9, "d"), ("q", "d" * 9)):
+        with pytest.raises(RequestError) as raised:
+            check_texts(RerankRequest(queries=(query,), documents=(documents,)), SMALL)
+        found = json.dumps(dialect.render_error(raised.value)[1])
+        (name,) = re.findall(r"([a-z.]+) has a text of 9 characters", found)[:1]
+        assert set(name.split(".")) <= names
 
 
 def test_langchain_can_look_for_a_request_id_in_the_detail_of_nim() -> None:

@@ -10,7 +10,7 @@ from ray.data import ActorPoolStrategy, Dataset
 
 from rankmill.batch.freight import EncodedShard, ScoredShard
 from rankmill.batch.pipeline import RayData
-from rankmill.batch.score_and_write import CALLS, ScoreAndWrite
+from rankmill.batch.score_and_write import CALLS, ScoreAndWrite, Turn
 from rankmill.batch.scratch import Scratch
 from rankmill.batch.stages import Write
 from rankmill.scoring.options import ScorerOptions
@@ -26,13 +26,14 @@ class Sleeping:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
 
-    def __call__(self, row: pa.Table) -> pa.Table:
+    def __call__(self, row: pa.Table, turn: Turn) -> pa.Table:
         """Take one encoded shard, return it scored, after a while."""
         shard = EncodedShard.from_row(row)
-        begun = time.perf_counter()
         logits = pa.array(np.zeros(len(shard.pairs), dtype=np.float32))
-        time.sleep(self._seconds)
-        taken = time.perf_counter() - begun
+        with turn:
+            begun = time.perf_counter()
+            time.sleep(self._seconds)
+            taken = time.perf_counter() - begun
         return ScoredShard(
             shard.index, shard.pairs.append_column("logit", logits), shard.rejected, taken, shard.known
         ).to_row()

@@ -110,4 +110,5 @@ DASHSCOPE = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
+    names={"query": "input.query", "documents": "input.documents"},
 )

@@ -80,4 +80,5 @@ DEEPINFRA = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
+    names={"query": "queries"},
 )

@@ -76,4 +76,5 @@ MIXEDBREAD = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
+    names={"documents": "input"},
 )

@@ -83,5 +83,11 @@ def _write_error(error: RequestError) -> tuple[int, dict[str, Any]]:
 
 
 NIM = WireFormat(
-    name="nim", request_model=NimBody, response_model=NimAnswer, read=_read, write=_write, write_error=_write_error
+    name="nim",
+    request_model=NimBody,
+    response_model=NimAnswer,
+    read=_read,
+    write=_write,
+    write_error=_write_error,
+    names={"query": "query.text", "documents": "passages"},
 )

@@ -106,5 +106,6 @@ SIE = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
+    names={"query": "query.text", "documents": "items"},
     msgpack=True,
 )

@@ -71,5 +71,11 @@ def _write_error(error: RequestError) -> tuple[int, dict[str, str]]:
 
 
 TEI = WireFormat(
-    name="tei", request_model=TeiBody, response_model=TeiAnswer, read=_read, write=_write, write_error=_write_error
+    name="tei",
+    request_model=TeiBody,
+    response_model=TeiAnswer,
+    read=_read,
+    write=_write,
+    write_error=_write_error,
+    names={"documents": "texts"},
 )

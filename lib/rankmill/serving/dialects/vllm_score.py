@@ -107,4 +107,5 @@ VLLM_SCORE = WireFormat(
     read=_read,
     write=_write,
     write_error=vllm.write_error,
+    names={"query": "queries"},
 )

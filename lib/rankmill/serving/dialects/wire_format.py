@@ -1,7 +1,7 @@
 """How a dialect is put together: a pydantic model in, three pure functions, JSON out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,8 @@ class WireFormat(Generic[BodyT]):
     write_error: Callable[[RequestError], tuple[int, Any]]
     """Makes the status and the JSON value of an error."""
     msgpack: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What its bodies call `query` and `documents`, where it is something else."""
 
     def parse(self, body: Any, path: Mapping[str, str]) -> RerankRequest:
         """See `Dialect.parse`."""
@@ -42,7 +44,8 @@ class WireFormat(Generic[BodyT]):
 
     def render_error(self, error: RequestError) -> tuple[int, Any]:
         """See `Dialect.render_error`."""
-        return self.write_error(error)
+        name = self.names.get(error.field or "")
+        return self.write_error(error if name is None else error.about(name))
 
     def _checked(self, body: Any) -> BodyT:
         return checked(self.request_model, body)
@@ -70,13 +73,13 @@ def _request_error(model: type[BaseModel], error: ValidationError) -> RequestErr
         return RequestError(Kind.INVALID, "The body must be a JSON object.")
     if problem["type"] == "extra_forbidden":
         return _unknown_field(str(problem["loc"][-1]))
-    field = _field(model, problem["loc"])
+    name = _field(model, problem["loc"])
     if problem["type"] == "too_short":
-        return RequestError(Kind.EMPTY, f"{field} is empty; it must hold at least one.", field=field)
+        return RequestError(Kind.EMPTY, f"{name} is empty; it must hold at least one.", field=name)
     if problem["type"] == "missing":
-        return RequestError(Kind.INVALID, f"{field} is missing.", field=field)
+        return RequestError(Kind.INVALID, f"{name} is missing.", field=name)
     rule = problem["msg"].removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-    return RequestError(Kind.INVALID, f"{field} {rule}.", field=field)
+    return RequestError(Kind.INVALID, f"{name} {rule}.", field=name)
 
 
 def _field(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

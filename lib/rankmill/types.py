@@ -55,6 +55,9 @@ class EncodedPairs:
     """Shape (n,): whether the query or the document of pair `i` was cut. A document read in chunks is not."""
     chunks: Chunks | None = None
     """Where long documents are read in chunks: which; else None."""
+    lists: NDArray[np.int32] | None = None
+    """Shape (n,): which list each pair is in, ascending, for a scorer of lists (`rankmill.scoring.lists`); else
+    None."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

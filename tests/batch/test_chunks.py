@@ -90,6 +90,8 @@ def test_chunks_travel_unchanged(model: Path, texts: list[str]) -> None:
 class Partly:
     """A loaded model that gives NaN for some rows and finds no memory for others, by their length."""
 
+    listwise = False
+
     def __init__(self, model: Path, broken: int, too_large: int) -> None:
         self._scorer = load_scorer(ScorerOptions(model=str(model), precision="float32", **CHUNKED))
         self.fingerprint, self.activation, self.encode = "partly", "identity", self._scorer.encode

@@ -25,7 +25,7 @@ def test_bad_rows_are_lost_and_no_others(data: st.DataObject) -> None:
 
     pieces, lost = salvage(size, attempt)
     assert [row for piece in pieces for row in piece] == [row for row in range(size) if row not in bad]
-    assert [(one.row, one.reason, one.detail) for one in lost] == [
+    assert [(one.unit, one.reason, one.detail) for one in lost] == [
         (row, "worker_crash", f"died at {row}") for row in sorted(bad)
     ]
     assert calls <= 1 + 2 * len(bad) * math.ceil(math.log2(max(2, size)))

@@ -244,6 +244,7 @@ class SometimesNotFinite:
 
     fingerprint = "lengths"
     activation = "identity"
+    listwise = False
 
     def encode(self, queries: Any, texts: Any) -> EncodedPairs:
         raise NotImplementedError

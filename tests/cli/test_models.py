@@ -64,6 +64,8 @@ def test_options_change_what_is_described(model: Path, capsys: pytest.CaptureFix
 class Unsound:
     """A loaded model whose logits depend on how many pairs it is given."""
 
+    listwise = False
+
     def __init__(self, folder: Path) -> None:
         self._scorer = load_scorer(ScorerOptions(model=str(folder), precision="float32"))
         self.fingerprint, self.activation, self.encode = "unsound", "identity", self._scorer.encode
@@ -91,7 +93,7 @@ def test_a_known_score_that_is_missed_is_found() -> None:
     other = load_scorer(ScorerOptions(engine="torch", precision="float32"))
 
     class Shifted:
-        fingerprint, activation, encode = "shifted", "identity", staticmethod(other.encode)
+        fingerprint, activation, listwise, encode = "shifted", "identity", False, staticmethod(other.encode)
 
         def logits(self, pairs: EncodedPairs) -> NDArray[np.float32]:
             return other.logits(pairs) + np.float32(0.01)

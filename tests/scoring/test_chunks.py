@@ -228,6 +228,7 @@ class Fixed:
 
     fingerprint = "fixed"
     activation = "identity"
+    listwise = False
 
     def __init__(self, logits: Sequence[float]) -> None:
         self._logits = np.asarray(logits, dtype=np.float32)

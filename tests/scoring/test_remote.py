@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -278,3 +278,15 @@ def test_checking_and_encoding_need_no_torch() -> None:
     )
     assert done.stdout.strip() == "[]"
     pickle.dumps(load_encoder(ScorerOptions(model="http://localhost/")))
+
+
+def test_a_list_is_one_request_however_long_it_is(endpoint: Endpoint) -> None:
+    asked = ScorerOptions(model=endpoint.url, listwise=True)
+    assert check_model(asked).listwise
+    assert check_model(asked).fingerprint != check_model(replace(asked, listwise=False)).fingerprint
+    scorer = load_scorer(asked)
+    queries, texts = ["long"] * 200 + ["short"] * 2, [str(n) for n in range(202)]
+    expected = [len(query) - len(text) / 1000 for query, text in zip(queries, texts, strict=True)]
+    np.testing.assert_allclose(scorer.logits(scorer.encode(queries, texts)), expected, rtol=1e-6)
+    assert [len(request) for request in endpoint.requests] == [200, 2]
+    assert endpoint.requests[1] == [["short", "200"], ["short", "201"]]

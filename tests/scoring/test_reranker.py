@@ -111,7 +111,7 @@ def test_mistakes_are_told_in_sentences(reranker: Reranker, call: Any, error: ty
 
 def test_what_is_not_finite_is_named_in_the_whole_input(reranker: Reranker) -> None:
     class Broken:
-        fingerprint, activation = "broken", "identity"
+        fingerprint, activation, listwise = "broken", "identity", False
         encode = staticmethod(reranker.scorer.encode)
 
         def logits(self, pairs: Any) -> Any:

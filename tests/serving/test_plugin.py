@@ -43,12 +43,12 @@ class Plugin:
 
 
 @contextmanager
-def plugged() -> Iterator[tuple[ModelInfo, Plugin]]:
+def plugged(*, listwise: bool = False) -> Iterator[tuple[ModelInfo, Plugin]]:
     """The endpoint, and the model that it is."""
     plugin = Plugin()
     thread = Thread(target=plugin.server.serve_forever, args=(0.02,))
     thread.start()
-    options = ScorerOptions(model=f"http://127.0.0.1:{plugin.server.server_port}/score")
+    options = ScorerOptions(model=f"http://127.0.0.1:{plugin.server.server_port}/score", listwise=listwise)
     model = ModelInfo(name="plugin", card=check_model(options), options=options, default=True)
     try:
         yield model, plugin

@@ -107,6 +107,7 @@ class Broken:
 
     fingerprint = "0" * 64
     activation = "identity"
+    listwise = False
 
     def __init__(self, scorer: Scorer) -> None:
         self.encode = scorer.encode

@@ -30,6 +30,7 @@ class ByLength:
 
     fingerprint = "by length"
     activation = "identity"
+    listwise = False
 
     def __init__(self, weight: float) -> None:
         self._weight = weight

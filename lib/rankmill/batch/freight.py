@@ -10,7 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rankmill.scoring.lists import list_edges
 from rankmill.types import Chunks, EncodedPairs
+
+LIST = "list"
+"""Column of canonical rows in lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,7 @@ class EncodedShard:
     """Canonical rows without their texts, plus `length`, `document_start` (int32) and `truncated` (bool) per pair.
 
     Where long documents are read in chunks also `chunks`: a list of structs `length, start, end` (int32; see `Chunks`).
+    For a scorer of lists also `list` (int32, ascending): which one a pair is in.
     """
     rejected: pa.Table
     """Canonical rows that cannot be scored, without their texts."""
@@ -39,7 +44,18 @@ class EncodedShard:
             document_starts=self.pairs.column("document_start").to_numpy().astype(np.int32),
             truncated=self.pairs.column("truncated").to_numpy(zero_copy_only=False),
             chunks=_from_lists(self.pairs.column("chunks")) if "chunks" in self.pairs.column_names else None,
+            lists=self.pairs.column(LIST).to_numpy() if self.listwise else None,
         )
+
+    @property
+    def listwise(self) -> bool:
+        """Whether the pairs are in lists, each of which is scored whole or not at all."""
+        return LIST in self.pairs.column_names
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """Where it may be cut: rows at which pairs, or lists, begin, and behind them the number of rows."""
+        return list_edges(self.pairs.column(LIST).to_numpy()) if self.listwise else np.arange(len(self.pairs) + 1)
 
     def piece(self, start: int, stop: int) -> "EncodedShard":
         """The pairs `start` to `stop` (exclusive) alone, without the rejected rows and those that are known."""
@@ -132,6 +148,7 @@ def without(pairs: EncodedPairs, dropped: NDArray[np.int64]) -> EncodedPairs:
         document_starts=pairs.document_starts[kept],
         truncated=pairs.truncated[kept],
         chunks=chunks,
+        lists=None if pairs.lists is None else pairs.lists[kept],
     )
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rankmill.batch import stacks
 from rankmill.batch.freight import EncodedShard, ScoredShard
@@ -48,14 +49,15 @@ _PASSING = (ConnectionError, TimeoutError)
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows of a shard, all of them included."""
+    """Some rows of a shard, all of them included. What cannot be cut is a unit: a row, or a list of them."""
 
     name: str
     start: int
+    """In units, as are the next two."""
     stop: int
     """Exclusive."""
     size: int
-    """Rows of the shard."""
+    """Of the shard."""
 
     @property
     def whole(self) -> bool:
@@ -174,19 +176,20 @@ class GuardedScore:
         return score_once(row, self._memory, self._score, turn)
 
     def _score(self, shard: EncodedShard, row: pa.Table) -> pa.Table:
-        size, positions = len(shard.pairs), shard.pairs.column("position").to_numpy()
+        edges, positions = shard.edges, shard.pairs.column("position").to_numpy()
+        size = len(edges) - 1
 
         def attempt(start: int, stop: int) -> pa.Table:
             # by places that are the same in every part of the shard: what is known of the others takes pairs out
-            places = f"{positions[start]}-{positions[stop - 1] + 1}" if size else "0-0"
+            places = f"{positions[edges[start]]}-{positions[edges[stop] - 1] + 1}" if size else "0-0"
             piece = Piece(f"score-{shard.index}-{places}", start, stop, size)
-            return self._guard.run(piece, row if piece.whole else shard.piece(start, stop).to_row())
+            return self._guard.run(piece, row if piece.whole else shard.piece(edges[start], edges[stop]).to_row())
 
         rows, lost = _salvaged(shard.index, size, attempt)
         if len(rows) == 1 and not lost:
             return rows[0]
         pieces = [ScoredShard.from_row(piece) for piece in rows] or [unscored(shard)]
-        blamed = [_blamed(shard.pairs, one, shard.rejected.schema) for one in lost]
+        blamed = [_blamed(shard.pairs, one, shard.rejected.schema, edges) for one in lost]
         return ScoredShard(
             shard.index,
             pa.concat_tables([piece.pairs for piece in pieces]),
@@ -231,7 +234,8 @@ class GuardedEncoding:
 
         rows, lost = _salvaged(index, len(table), attempt)
         pieces = [EncodedShard.from_row(piece) for piece in rows] or [encode_here(index, table.slice(0, 0), options)]
-        blamed = [_blamed(table, one, pieces[0].rejected.schema) for one in lost]
+        edges = np.arange(len(table) + 1)
+        blamed = [_blamed(table, one, pieces[0].rejected.schema, edges) for one in lost]
         return EncodedShard(
             index,
             pa.concat_tables([piece.pairs for piece in pieces]),
@@ -267,6 +271,11 @@ def _salvaged(index: int, size: int, attempt: Callable[[int, int], pa.Table]) ->
         ) from failure
 
 
-def _blamed(table: pa.Table, lost: Lost, schema: pa.Schema) -> pa.Table:
-    _log.warning("row %d of the shard is rejected: %s", lost.row, lost.detail)
-    return reject(table.slice(lost.row, 1), schema, lost.reason, lost.detail)
+def _blamed(table: pa.Table, lost: Lost, schema: pa.Schema, edges: NDArray[np.int64]) -> pa.Table:
+    start, stop = edges[lost.unit : lost.unit + 2].tolist()
+    rows = f"row {start}" if stop - start == 1 else f"a list, rows {start} to {stop - 1},"
+    _log.warning("%s of the shard is rejected: %s", rows, lost.detail)
+    detail = (
+        lost.detail if stop - start == 1 else f"{lost.detail} (a list of {stop - start} documents, scored together)"
+    )
+    return reject(table.slice(start, stop - start), schema, lost.reason, detail)

@@ -31,7 +31,7 @@ from rankmill.batch.retry import Retry
 from rankmill.batch.stages import Encode, Write
 from rankmill.batch.summary import JobSummary
 from rankmill.batch.sweep import tidy
-from rankmill.errors import InputError, StorageError
+from rankmill.errors import InputError, StorageError, UsageError
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.options import ScorerOptions
 from rankmill.settings.rerank import RerankSettings
@@ -122,6 +122,12 @@ def prepare(settings: RerankSettings, retry: Retry | None = None) -> Prepared:
         command={**places(settings), **{name: getattr(known.scorer, name) for name in RECORDED_OPTIONS}},
         unverified=known.inspected.unverified,
     )
+    if known.card.listwise and settings.keeps_scores:
+        raise UsageError(
+            f"{'--reuse' if settings.reuse is not None else '--keep-scores'} keeps the score of each pair for use "
+            f"elsewhere, and the model {known.card.model!r} scores lists: what it says of a document depends on the "
+            "others of its query. Leave it out."
+        )
     output.refuse_foreign(store, record)
     earlier = None
     if settings.reuse is not None and store.head(output.SUCCESS) is None:
@@ -195,6 +201,7 @@ def _work(job: Prepared, executor: Executor, plan: Plan, lease: Lease) -> JobSum
         trec_run=job.settings.trec_run is not None,
         unique=job.settings.require_unique,
         find=reuse.index(job.earlier, job.store, executor) if job.earlier is not None and shards else None,
+        listwise=job.card.listwise,
     )
     write = Write(job.store, job.part_options, keep_scores=job.settings.keeps_scores)
     before = total(receipts.values())

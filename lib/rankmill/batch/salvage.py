@@ -1,4 +1,7 @@
-"""Finding the rows that cannot be scored, whatever they do: cut what fails in two until single rows are left."""
+"""Finding the rows that cannot be scored, whatever they do: cut what fails in two until it cannot be cut.
+
+What cannot be cut is a unit: a single row, or, for a scorer of lists, a list of them.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 MOST_LOST = 16
-"""Rows of a shard that may be lost this way: with more, the model or the machine is at fault and not the rows."""
+"""Units of a shard that may be lost this way: with more, the model or the machine is at fault and not the rows."""
 
 
 class PieceFailedError(Exception):
@@ -24,9 +27,9 @@ class PieceFailedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A row that fails when it is alone."""
+    """A unit that fails when it is alone."""
 
-    row: int
+    unit: int
     """Position in the shard."""
     reason: str
     detail: str
@@ -35,17 +38,17 @@ class Lost:
 def salvage(size: int, attempt: Callable[[int, int], T]) -> tuple[list[T], list[Lost]]:
     """Get through a shard in as few pieces as its bad rows allow: one, if there is none.
 
-    A bad row costs about two attempts for each halving of the shard.
+    A bad unit costs about two attempts for each halving of the shard.
 
     Args:
-        size: rows.
-        attempt: works on rows `start` to `stop` (exclusive); raises PieceFailedError where that cannot be done.
+        size: units.
+        attempt: works on units `start` to `stop` (exclusive); raises PieceFailedError where that cannot be done.
 
     Returns:
-        The results of the pieces that went well, and the rows that did not, both in the order of the rows.
+        The results of the pieces that went well, and the units that did not, both in the order of the units.
 
     Raises:
-        PieceFailedError: more than MOST_LOST rows fail alone, or a shard without rows does.
+        PieceFailedError: more than MOST_LOST units fail alone, or a shard without rows does.
     """
     done: list[T] = []
     lost: list[Lost] = []

@@ -49,6 +49,9 @@ def score_once(row: pa.Table, memory: Remembers, score: Score, turn: Turn | None
     """
     whole = EncodedShard.from_row(row)
     turn = turn or nullcontext()
+    if whole.listwise:  # what is known of a pair elsewhere is not what it gets in this list
+        with turn:
+            return score(whole, row)
     with turn:
         began = time.monotonic()
         answer = _ask(memory, whole)

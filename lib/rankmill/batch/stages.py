@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankmill.batch.freight import EncodedShard, ScoredShard, chunk_lists, without
+from rankmill.batch.freight import LIST, EncodedShard, ScoredShard, chunk_lists, without
+from rankmill.batch.lists import in_lists
 from rankmill.batch.parts import (
     SCORER,
     PartOptions,
@@ -60,6 +61,8 @@ class Encode:
     """What to tokenise a shard with instead of `encode_here`."""
     find: Find | None = None
     """Looks up pairs that an earlier job scored."""
+    listwise: bool = False
+    """Whether the model scores lists, so that no pair can be taken out of them."""
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Take unit numbers (column `unit`), yield one row per shard."""
@@ -74,7 +77,7 @@ class Encode:
                 check_ids(split_rejected(table)[0])
             if self.unique:
                 refuse_duplicates(split_rejected(table)[0])
-            rest, known = take_out(table, self.find)
+            rest, known = (in_lists(table), None) if self.listwise else take_out(table, self.find)
             yield replace(encode(shard.index, rest, self.scorer), known=known).to_row()
 
 
@@ -153,7 +156,10 @@ def encode_shard(index: int, table: pa.Table, encoder: Encoder) -> EncodedShard:
 
 
 def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
-    """Score a shard; pairs without a finite logit are rejected with the reason, the others do not suffer."""
+    """Score a shard; pairs without a finite logit are rejected with the reason, the others do not suffer.
+
+    A list with such a pair is rejected whole: the scores of its other documents depend on that one.
+    """
     pairs, table, rejected = shard.encoded_pairs(), shard.pairs, shard.rejected
     started = time.perf_counter()
     scored: Scored | None = None
@@ -165,9 +171,15 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
                 raise
             bad = np.zeros(len(pairs), dtype=bool)
             bad[list(error.pairs)] = True
-            rejected = pa.concat_tables([rejected, reject(table.filter(bad), rejected.schema, error.reason)])
+            detail = None
+            if pairs.lists is not None:
+                bad = np.isin(pairs.lists, pairs.lists[bad])
+                detail = "of one list with such a document; a list is scored whole or not at all"
+            rejected = pa.concat_tables([rejected, reject(table.filter(bad), rejected.schema, error.reason, detail)])
             pairs, table = without(pairs, np.flatnonzero(bad)), table.filter(~bad)
     seconds = time.perf_counter() - started
+    if shard.listwise:
+        table = table.drop_columns(LIST)
     if scored.best is not None:
         table = table.drop_columns("chunks")
         for column, characters in zip(BEST_CHUNK, scored.best.T, strict=True):
@@ -179,6 +191,8 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
 def unscored(shard: EncodedShard) -> ScoredShard:
     """A scored shard of which no pair is left, and nothing is rejected yet."""
     table = shard.pairs.slice(0, 0)
+    if shard.listwise:
+        table = table.drop_columns(LIST)
     if "chunks" in table.column_names:
         table = table.drop_columns("chunks")
         for column in BEST_CHUNK:

@@ -106,7 +106,8 @@ def score_all(scorer: Scorer, queries: Sequence[str], texts: Sequence[str]) -> N
     def encode(pairs: list[Pair]) -> EncodedPairs:
         return scorer.encode(*zip(*pairs, strict=True))
 
-    with closing(ahead(encode, slices(zip(queries, texts, strict=True)))) as encoded:
+    cut = slices(zip(queries, texts, strict=True), listwise=scorer.listwise)
+    with closing(ahead(encode, cut)) as encoded:
         return np.concatenate([score(scorer, part).logits for part in encoded])
 
 

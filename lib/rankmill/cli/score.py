@@ -6,10 +6,10 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, TextIO
 
 import numpy as np
@@ -85,14 +85,16 @@ def rankings(reranker: Reranker, rows: Iterator[Row], *, with_text: bool) -> Ite
     """
     waiting: deque[Row] = deque()
 
-    def pairs() -> Iterator[Pair]:
-        for row in rows:
+    def pairs(some: Iterable[Row]) -> Iterator[Pair]:
+        for row in some:
             waiting.append(row)
             yield row.query, row.text
 
     group: list[dict[str, Any]] = []
     current: str | int | None = None
-    for scored in reranker.stream(pairs()):
+    # queries with different ids may have the same text, and are different lists
+    lists = (some for _, some in groupby(rows, key=lambda row: row.group)) if reranker.scorer.listwise else [rows]
+    for scored in chain.from_iterable(reranker.stream(pairs(some)) for some in lists):
         for i in range(len(scored)):
             row = waiting.popleft()
             if group and row.group != current:

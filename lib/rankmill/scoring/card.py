@@ -51,6 +51,9 @@ class ModelCard:
     precision: str
     fingerprint: str
     """64 hexadecimal digits over weights, tokenizer, config, pair format, truncation, precision and activation."""
+    listwise: bool = False
+    """Whether the score of a document depends on the others of its query, so that they are scored together or not at
+    all."""
 
     @property
     def token_limit(self) -> int | None:
@@ -123,7 +126,9 @@ def make_card(
     )
 
 
-def text_card(model: str, *, kind: str, architecture: str, identity: Mapping[str, Any]) -> ModelCard:
+def text_card(
+    model: str, *, kind: str, architecture: str, identity: Mapping[str, Any], listwise: bool = False
+) -> ModelCard:
     """Describe a scorer of somebody else's that gets texts: nothing is known of what it does with them.
 
     Args:
@@ -131,6 +136,7 @@ def text_card(model: str, *, kind: str, architecture: str, identity: Mapping[str
         kind: `python` or `http`.
         architecture: the name of its class or function, where it has one.
         identity: JSON-able; all that is known to decide a score.
+        listwise: whether it scores lists.
     """
     return ModelCard(
         model=model,
@@ -143,11 +149,12 @@ def text_card(model: str, *, kind: str, architecture: str, identity: Mapping[str
         stored_dtype="",
         max_length=0,
         max_query_tokens=0,
-        input_format="query and document as text",
+        input_format="query and all its documents as texts" if listwise else "query and document as text",
         pooling="",
         activation="identity",
         precision="its own",
-        fingerprint=digest({"kind": kind, **identity}),
+        fingerprint=digest({"kind": kind, **identity} | ({"listwise": True} if listwise else {})),
+        listwise=listwise,
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from rankmill.scoring.card import ModelCard
+from rankmill.scoring.lists import in_lists
 from rankmill.scoring.model import Encoder
 from rankmill.types import EncodedPairs
 
@@ -31,9 +32,15 @@ class CardScorer:
         """`identity` or `sigmoid`."""
         return self.card.activation
 
+    @property
+    def listwise(self) -> bool:
+        """Whether the score of a document depends on the others of its query."""
+        return self.card.listwise
+
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
-        """Encode pairs `(queries[i], texts[i])`; see the encoder."""
-        return self._encoder.encode(queries, texts)
+        """Encode pairs `(queries[i], texts[i])`; see the encoder. Of a scorer of lists, with their `lists`."""
+        pairs = self._encoder.encode(queries, texts)
+        return in_lists(pairs, queries) if self.listwise else pairs
 
 
 def _nothing() -> None:

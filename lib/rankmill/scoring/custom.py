@@ -9,6 +9,10 @@ Both take two sequences of equally many strings, query i belonging to text i, an
 same order; higher is more relevant. They are called with up to a shard of pairs at once: batching is their business. A
 class is constructed once per worker. The module must be importable on every worker.
 
+One whose score of a document depends on the other documents says so with an attribute `listwise = True` of the class or
+function. It is then called with `(query, documents)` instead, once for each query, with all its documents in the order
+of the input, and returns one number per document; a query's documents are never shared out over several calls.
+
 Results are kept under a fingerprint of the name and of the module's source file. Whatever else decides the scores, such
 as the weights that a class loads, belongs in an attribute `fingerprint` of the class or function: a string.
 """
@@ -20,7 +24,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +33,7 @@ from rankmill.errors import ModelError
 from rankmill.scoring.card import ModelCard, text_card
 from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.files import sha256
+from rankmill.scoring.list_scorer import ListScorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.text_encoder import TextEncoder, checked_scores, decode, refuse_settings
 from rankmill.types import EncodedPairs
@@ -37,6 +42,7 @@ PREFIX = "python:"
 _NAME = re.compile(r"python:([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
 
 Score = Callable[[Sequence[str], Sequence[str]], Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +65,16 @@ class Custom:
         identity = {
             "model": self.model,
             "source": None if self.source is None else sha256(self.source),
-            "fingerprint": self._own_fingerprint(target),
+            "fingerprint": self._stated(target, "fingerprint", str),
         }
-        return text_card(self.model, kind="python", architecture=self.attribute, identity=identity)
+        listwise = bool(self._stated(target, "listwise", bool))
+        return text_card(self.model, kind="python", architecture=self.attribute, identity=identity, listwise=listwise)
 
     def encoder(self) -> TextEncoder:
         """What makes bytes of texts; does not import the module."""
         return TextEncoder()
 
-    def load(self, options: ScorerOptions) -> "CustomScorer":
+    def load(self, options: ScorerOptions) -> "ListScorer | CustomScorer":
         """Construct it.
 
         Raises:
@@ -82,8 +89,8 @@ class Custom:
                     f"The scorer {self.model!r} cannot be constructed without arguments: {type(error).__name__}: "
                     f"{error}."
                 ) from error
-        score = getattr(target, "score", target)
-        return CustomScorer(self.card(options.precision), self.encoder(), score)
+        card, score = self.card(options.precision), getattr(target, "score", target)
+        return (ListScorer if card.listwise else CustomScorer)(card, self.encoder(), score)
 
     def _import(self) -> Any:
         try:
@@ -99,16 +106,18 @@ class Custom:
         if not scores:
             raise ModelError(
                 f"{self.model!r} is neither a class with a method score(queries, texts) nor a function "
-                "(queries, texts) that returns one number per pair."
+                "(queries, texts) that returns one number per pair. With listwise = True, both take "
+                "(query, documents)."
             )
         return target
 
-    def _own_fingerprint(self, target: Any) -> str | None:
-        stated = getattr(target, "fingerprint", None)
-        if stated is not None and not isinstance(stated, str):
+    def _stated(self, target: Any, name: str, kind: type[T]) -> T | None:
+        stated = getattr(target, name, None)
+        if stated is not None and not isinstance(stated, kind):
             raise ModelError(
-                f"The attribute fingerprint of {self.model!r} is a {type(stated).__name__}; it must be a string on the "
-                "class or function itself, because it is read before anything is constructed."
+                f"The attribute {name} of {self.model!r} is a {type(stated).__name__}; it must be "
+                f"{'a string' if kind is str else 'True or False'} on the class or function itself, because it is read "
+                "before anything is constructed."
             )
         return stated
 

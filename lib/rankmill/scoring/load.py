@@ -4,7 +4,7 @@ import threading
 from dataclasses import replace
 from functools import cached_property
 
-from rankmill.errors import ModelError
+from rankmill.errors import ModelError, UsageError
 from rankmill.scoring import custom, remote
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.engines.choose import concrete
@@ -87,6 +87,11 @@ class ModelSource:
         Raises:
             ModelError, UsageError: as `read_model`.
         """
+        if options.listwise and not remote.is_url(options.model):
+            raise UsageError(
+                f"--listwise was given with --model {options.model!r}; it is for http(s):// endpoints. Whether another "
+                "model scores lists, its own files say, or the attribute listwise of a python: scorer: leave it out."
+            )
         if options.model.startswith(custom.PREFIX):
             return custom.read(options)
         if remote.is_url(options.model):

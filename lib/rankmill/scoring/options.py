@@ -32,6 +32,9 @@ class ScorerOptions:
     """Prompt of a language model, such as `qwen3-reranker@1`; None is the one that its own files point to."""
     instruction: str | None = None
     """What a language model is told to judge by; None is its own default. Other models take none."""
+    listwise: bool = False
+    """Of an endpoint: whether it scores lists, a query and all its documents to a request. Other models say it
+    themselves."""
     max_length: int | None = None
     """Most tokens of a pair, special tokens included; None is the model's own limit."""
     max_query_tokens: int | None = None

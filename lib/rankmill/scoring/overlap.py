@@ -43,7 +43,11 @@ def ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R, None, 
 
 
 def slices(
-    pairs: Iterable[Pair], most_pairs: int = SLICE_PAIRS, most_characters: int = SLICE_CHARACTERS
+    pairs: Iterable[Pair],
+    most_pairs: int = SLICE_PAIRS,
+    most_characters: int = SLICE_CHARACTERS,
+    *,
+    listwise: bool = False,
 ) -> Iterator[list[Pair]]:
     """Cut a stream of pairs into slices, in order, never empty.
 
@@ -51,11 +55,13 @@ def slices(
         pairs: query and text.
         most_pairs: per slice.
         most_characters: of the texts of a slice; a single longer text makes a slice of its own.
+        listwise: cut between neighbours with different queries only, however many pairs that takes.
     """
     held: list[Pair] = []
     characters = 0
     for pair in pairs:
-        if held and (len(held) == most_pairs or characters + len(pair[1]) > most_characters):
+        full = len(held) >= most_pairs or characters + len(pair[1]) > most_characters
+        if held and full and not (listwise and pair[0] == held[-1][0]):
             yield held
             held, characters = [], 0
         held.append(pair)

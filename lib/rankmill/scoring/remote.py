@@ -4,7 +4,8 @@ The protocol is one request and one answer, both JSON:
 
     POST {"pairs": [["query", "document"], …]}  ->  200 {"scores": [0.25, …]}
 
-with one finite number per pair, in order; higher is more relevant. At most 64 pairs go into a request. Broken
+with one finite number per pair, in order; higher is more relevant. At most 64 pairs go into a request; with
+`--listwise`, where the score of a document depends on the others, all documents of one query and nothing else. Broken
 connections, 429 and 500, 502, 503 and 504 are tried again, after a wait that grows and is spread by chance, or after
 what `Retry-After` asks for, up to a minute; any other answer is final, redirects included. A bearer token is taken from
 the environment variable RANKMILL_SCORER_TOKEN of the process that scores; it appears in no message and no log.
@@ -15,7 +16,7 @@ The fingerprint knows the address and nothing else: an endpoint that changes its
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from urllib3.exceptions import HTTPError, MaxRetryError
 from rankmill.errors import EndpointError, ModelError
 from rankmill.scoring.card import ModelCard, text_card
 from rankmill.scoring.card_scorer import CardScorer
+from rankmill.scoring.list_scorer import ListScorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.text_encoder import TextEncoder, checked_scores, decode, refuse_settings
 from rankmill.types import EncodedPairs
@@ -62,24 +64,29 @@ class Remote:
     """An address; nothing has been sent there."""
 
     url: str
+    listwise: bool = False
+    """Whether the score of a document depends on the others of its request."""
     patience: Patience = Patience()
     """Of the client that `load` makes."""
 
     def card(self, precision: str) -> ModelCard:  # noqa: ARG002 - its precision is its own
         """Describe it."""
-        return text_card(self.url, kind="http", architecture="", identity={"url": self.url, "protocol": _PROTOCOL})
+        identity = {"url": self.url, "protocol": _PROTOCOL}
+        return text_card(self.url, kind="http", architecture="", identity=identity, listwise=self.listwise)
 
     def encoder(self) -> TextEncoder:
         """What makes bytes of texts."""
         return TextEncoder()
 
-    def load(self, options: ScorerOptions) -> "RemoteScorer":
+    def load(self, options: ScorerOptions) -> "ListScorer | RemoteScorer":
         """Make a client; the first request is sent with the first pairs.
 
         Raises:
             ModelError: the bearer token is nothing that a header could hold.
         """
-        return RemoteScorer(self.card(options.precision), self.patience, os.environ.get(TOKEN_VARIABLE))
+        card = self.card(options.precision)
+        scorer = RemoteScorer(card, self.patience, os.environ.get(TOKEN_VARIABLE))
+        return ListScorer(card, self.encoder(), scorer.ask_list) if self.listwise else scorer
 
 
 class RemoteScorer(CardScorer):
@@ -136,6 +143,10 @@ class RemoteScorer(CardScorer):
             scores += self._ask([list(pair) for pair in zip(queries[start:stop], texts[start:stop], strict=True)])
         return checked_scores(self.card.model, scores, len(pairs))
 
+    def ask_list(self, query: str, documents: Sequence[str]) -> list[Any]:
+        """Ask for the scores of a query's documents in one request; raises as `logits`."""
+        return self._ask([[query, document] for document in documents])
+
     def _ask(self, pairs: list[list[str]]) -> list[Any]:
         url = self.card.model
         body = json.dumps({"pairs": pairs}, ensure_ascii=False).encode()
@@ -190,7 +201,7 @@ def read(options: ScorerOptions) -> Remote:
             f"The model {options.model!r} is not a URL of an endpoint, such as http://localhost:8080/score."
         )
     refuse_settings(options)
-    return Remote(options.model)
+    return Remote(options.model, options.listwise)
 
 
 def _refusal(url: str, status: int, headers: Mapping[str, str], body: bytes, attempts: int) -> EndpointError:

@@ -115,7 +115,8 @@ class Reranker:
         """Score pairs of a query and a document.
 
         Args:
-            pairs: any number of them; may be a generator, of which a few thousand are held at a time.
+            pairs: any number of them; may be a generator, of which a few thousand are held at a time. For a scorer of
+                lists, neighbours with the same query are a list.
 
         Returns:
             Scores (after the activation), shape (n,), in input order.
@@ -131,21 +132,25 @@ class Reranker:
     def stream(self, pairs: Iterable[Pair], slice_pairs: int = SLICE_PAIRS) -> Iterator[ScoredPairs]:
         """Score a stream of pairs, a slice at a time, tokenising one slice ahead; equal pairs of a slice cost one.
 
+        For a scorer of lists, neighbours with the same query are a list, which is never cut.
+
         Args:
             pairs: query and text; read a slice ahead, in this thread.
-            slice_pairs: pairs per slice at most; fewer of very long texts.
+            slice_pairs: pairs per slice at most; fewer of very long texts, more where a list is longer.
 
         Raises:
             Exception: whatever `pairs` raised, as it was.
             NonFiniteScoreError: the model gave NaN or infinity.
         """
         first = 0
-        with closing(ahead(self._encode, slices(pairs, slice_pairs))) as encoded:
+        with closing(ahead(self._encode, slices(pairs, slice_pairs, listwise=self.scorer.listwise))) as encoded:
             for part in encoded:
                 yield self._scored(part, first)
                 first += len(part.rows)
 
     def _encode(self, pairs: list[Pair]) -> _Slice:
+        if self.scorer.listwise:
+            return _Slice(self.scorer.encode(*zip(*pairs, strict=True)), np.arange(len(pairs)))
         distinct: dict[Pair, int] = {}
         rows = np.asarray([distinct.setdefault(pair, len(distinct)) for pair in pairs])
         queries, texts = zip(*distinct, strict=True)
@@ -191,6 +196,7 @@ def load(
     trust_remote_code: bool = False,
     template: str | None = None,
     instruction: str | None = None,
+    listwise: bool = False,
     max_length: int | None = None,
     max_query_tokens: int | None = None,
     max_document_tokens: int | None = None,
@@ -212,6 +218,7 @@ def load(
         trust_remote_code: run the Python code that a folder brings.
         template: prompt of a language model.
         instruction: what a language model is told to judge by.
+        listwise: of an endpoint, whether it scores lists.
         max_length: tokens of a pair at most.
         max_query_tokens: tokens of a query at most.
         max_document_tokens: tokens of a document at most.
@@ -235,6 +242,7 @@ def load(
         trust_remote_code=trust_remote_code,
         template=template,
         instruction=instruction,
+        listwise=listwise,
         max_length=max_length,
         max_query_tokens=max_query_tokens,
         max_document_tokens=max_document_tokens,

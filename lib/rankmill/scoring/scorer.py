@@ -20,6 +20,13 @@ class Scorer(Protocol):
     def activation(self) -> str:
         """What turns this model's logits into scores: `identity` or `sigmoid`, as the model's own files say."""
 
+    @property
+    def listwise(self) -> bool:
+        """Whether the score of a document depends on the others of its query.
+
+        Then pairs come to `logits` with their `lists`, each of them whole.
+        """
+
     def encode(self, queries: Sequence[str], texts: Sequence[str]) -> EncodedPairs:
         """Tokenise pairs `(queries[i], texts[i])` on the CPU, in input order; each distinct text is tokenised once."""
 

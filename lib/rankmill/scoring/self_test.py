@@ -135,9 +135,8 @@ def _known_scores(scorer: Scorer, card: ModelCard) -> Check:
 
 
 def _order(scorer: Scorer) -> Check:
-    queries, relevant, irrelevant = (list(column) for column in zip(*ORDERED, strict=True))
-    logits = score(scorer, scorer.encode(queries + queries, relevant + irrelevant)).logits
-    higher, lower = np.split(logits, 2)
+    logits = _logits(scorer, [(query, text) for query, *both in ORDERED for text in both])
+    higher, lower = logits[0::2], logits[1::2]
     right = int(np.sum(higher > lower))
     detail = f"{right} of {len(ORDERED)} answers score above a text that has nothing to do with the question"
     if right == len(ORDERED):
@@ -146,13 +145,15 @@ def _order(scorer: Scorer) -> Check:
 
 
 def _batches(scorer: Scorer, card: ModelCard) -> Check:
-    pairs = [(query, text) for query, *both in ORDERED for text in [*both, "", " ".join(both * 8)]]
+    lists = [[(query, text) for text in [*both, "", " ".join(both * 8)]] for query, *both in ORDERED]
+    pairs = [pair for one in lists for pair in one]
     together = _logits(scorer, pairs)
-    alone = np.concatenate([_logits(scorer, [pair]) for pair in pairs])
+    alone = np.concatenate([_logits(scorer, one) for one in (lists if scorer.listwise else [[pair] for pair in pairs])])
     off = np.abs(together - alone)
     allowed = _tolerance(card.precision) * np.maximum(1, np.abs(alone))
     worst = int(np.argmax(off - allowed))
-    detail = f"{len(pairs)} pairs, alone and together, differ by {off.max():.1e} at most"
+    what = f"{len(lists)} lists" if scorer.listwise else f"{len(pairs)} pairs"
+    detail = f"{what}, alone and together, differ by {off.max():.1e} at most"
     if off[worst] <= allowed[worst]:
         return Check("batches", "passed", f"{detail}.")
     return Check("batches", "failed", f"{detail}; {card.precision} allows {allowed[worst]:.1e} there.")

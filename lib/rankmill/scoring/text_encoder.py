@@ -85,12 +85,16 @@ def checked_scores(model: str, scores: object, count: int) -> NDArray[np.float32
         result = found.astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(result)).tolist()
     if bad:
-        named = ", ".join(str(i) for i in bad[:_NAMED_IN_MESSAGES]) + (", …" if len(bad) > _NAMED_IN_MESSAGES else "")
-        raise NonFiniteScoreError(
-            f"The scorer {model!r} returned NaN, infinity or null for {len(bad)} of {count} pairs (positions {named}).",
-            bad,
-        )
+        raise not_finite(model, bad, count)
     return result
+
+
+def not_finite(model: str, bad: list[int], count: int) -> NonFiniteScoreError:
+    """The error that names the pairs at `bad`, of `count`, whose scores are not finite."""
+    named = ", ".join(str(i) for i in bad[:_NAMED_IN_MESSAGES]) + (", …" if len(bad) > _NAMED_IN_MESSAGES else "")
+    return NonFiniteScoreError(
+        f"The scorer {model!r} returned NaN, infinity or null for {len(bad)} of {count} pairs (positions {named}).", bad
+    )
 
 
 def refuse_settings(options: ScorerOptions) -> None:

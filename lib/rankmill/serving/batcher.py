@@ -1,9 +1,10 @@
 """Forward passes of one scorer, shared by the requests that wait for it. Plain asyncio.
 
 A call of the scorer takes a bounded number of tokens, from as many requests as fit, in the order of `FairOrder`; large
-requests are spread over many calls. While a call computes in a thread of its own, the event loop takes in requests; the
-next call is put together only when the one before has ended, so that a small request that came meanwhile is in it. The
-calls of a request that is alone are made one after the other without waiting for the loop, until somebody comes.
+requests are spread over many calls, but a list of a scorer of lists is never cut. While a call computes in a thread of
+its own, the event loop takes in requests; the next call is put together only when the one before has ended, so that a
+small request that came meanwhile is in it. The calls of a request that is alone are made one after the other without
+waiting for the loop, until somebody comes.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from rankmill.serving.calls import Call, Forward, Job, Share, Waste, next_call
 from rankmill.serving.fair import FairOrder
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.slices import token_counts
+from rankmill.serving.waiting import waiting
 from rankmill.types import EncodedPairs
 
 _log = logging.getLogger("rankmill")
@@ -136,7 +138,7 @@ class Batcher:
         job = Job(
             pairs=pairs,
             costs=costs,
-            waiting=np.argsort(-costs, kind="stable"),
+            waiting=waiting(costs, pairs.lists),
             end=self._order.arrive(tokens),
             deadline=asyncio.get_running_loop().time() + deadline,
             logits=np.zeros(len(pairs), dtype=np.float32),
@@ -176,7 +178,7 @@ class Batcher:
             made = await loop.run_in_executor(self._thread, self._make, calls, loop)
             for call in reversed(calls[made:]):
                 for share in call.shares:
-                    share.job.put_back(share.rows)
+                    share.job.waiting.put_back(share.rows)
 
     def _next_calls(self, now: float) -> list[Call]:
         """The next call; where only one request waits, all that it needs."""
@@ -256,7 +258,7 @@ class Batcher:
             if own:
                 self._fail([share], f"The model gave no finite score for {own} of {len(share.job.pairs)} documents.")
             else:
-                share.job.put_back(share.rows)
+                share.job.waiting.put_back(share.rows)
 
     def _forget(self, job: Job) -> None:
         """Take a request out of the queue, done or not; its pairs in a running call are computed in vain."""

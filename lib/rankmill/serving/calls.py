@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rankmill.serving.backend import Work
 from rankmill.serving.slices import join, take
+from rankmill.serving.waiting import Waiting
 from rankmill.types import EncodedPairs
 
 Forward = Callable[[EncodedPairs], NDArray[np.float32]]
@@ -25,8 +26,8 @@ class Job:
     pairs: EncodedPairs
     costs: NDArray[np.int64]
     """Shape (n,): tokens per pair; an empty one counts as one token."""
-    waiting: NDArray[np.int64]
-    """Rows that are in no call yet, longest first, so that pairs of similar length share micro-batches."""
+    waiting: Waiting
+    """Rows that are in no call yet."""
     end: float
     """On the fair clock."""
     deadline: float
@@ -37,27 +38,6 @@ class Job:
     work: Work = field(default_factory=Work)
     """What it took so far."""
     done: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest pair that waits; 0 where none does."""
-        return int(self.costs[self.waiting[0]]) if len(self.waiting) else 0
-
-    @property
-    def waiting_cost(self) -> int:
-        """Tokens of a call with all that waits, padding included."""
-        return self.longest * len(self.waiting)
-
-    def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
-        """The next rows that fit, padding included, no longer waiting."""
-        fitting = budget // self.longest if len(self.waiting) else 0
-        rows = self.waiting[: max(fitting, 1 if at_least_one else 0)]
-        self.waiting = self.waiting[len(rows) :]
-        return rows
-
-    def put_back(self, rows: NDArray[np.int64]) -> None:
-        """Let rows wait again that were taken last."""
-        self.waiting = np.concatenate([rows, self.waiting])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +82,14 @@ class Call:
 
 
 def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:
-    """Take the pairs of the next call out of the requests that wait.
+    """Take the pairs of the next call out of the requests that wait; a list is taken whole or not.
 
     Requests share a call in their order, as long as they fit into it whole. One that does not adds a quarter of the
-    budget at most, or one pair: what ends with this call should not wait long for what does not.
+    budget at most, or one pair or list: what ends with this call should not wait long for what does not.
 
     Args:
         jobs: in the order in which they are served.
-        budget: tokens, padding included; a single longer pair is a call of its own.
+        budget: tokens, padding included; a single pair or list of more is a call of its own.
         now: on the clock of deadlines.
 
     Returns:
@@ -121,11 +101,12 @@ def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:
         if job.deadline <= now:  # its time-out is due as well, and will fire when the loop comes to it
             continue
         room = budget - taken
-        whole = not shares or job.waiting_cost <= room
-        rows = job.take(room if whole else min(room, budget // 4), at_least_one=not shares or 0 < job.longest <= room)
+        whole = not shares or job.waiting.cost <= room
+        least_fits = 0 < job.waiting.next_cost <= room
+        rows = job.waiting.take(room if whole else min(room, budget // 4), at_least_one=not shares or least_fits)
         if len(rows):
             shares.append(Share(job, rows, count))
-            taken += int(job.costs[rows[0]]) * len(rows)
+            taken += job.waiting.cost_of(rows)
             count += len(rows)
         if len(job.waiting):
             break

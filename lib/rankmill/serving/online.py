@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.scoring.activation import activate
+from rankmill.scoring.lists import in_lists
 from rankmill.serving import limits
 from rankmill.serving.backend import ModelInfo, Scored
 from rankmill.serving.cuts import too_long
@@ -25,7 +26,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A request's pairs as tokens; equal pairs once."""
+    """A request's pairs as tokens; equal pairs once, but for a model that scores lists."""
 
     pairs: EncodedPairs
     """The distinct ones."""
@@ -59,18 +60,27 @@ def prepare(request: RerankRequest, model: ModelInfo, encoders: Encoders, settin
     """
     limits.check_texts(request, settings)
     encoder = encoders.find(model, request)
-    distinct: dict[tuple[str, str], int] = {}
-    rows = np.asarray(
-        [distinct.setdefault(pair, len(distinct)) for pair in zip(*request.pairs, strict=True)], dtype=np.int64
-    )
-    queries, documents = [query for query, _ in distinct], [document for _, document in distinct]
+    asked = list(zip(*request.pairs, strict=True))
+    rows = np.arange(len(asked))
+    if not model.card.listwise:  # else a pair that is there twice is part of the list
+        asked, rows = _distinct(asked)
+    queries, documents = [query for query, _ in asked], [document for _, document in asked]
     pairs = encoder.encode(queries, documents)
+    if model.card.listwise:
+        pairs = in_lists(pairs, queries)
     tokens = int(token_counts(pairs, model.card.ids_per_token)[rows].sum())
     limits.check_tokens(tokens, settings)
     if not request.truncate and pairs.truncated.any():
         cut = np.flatnonzero(too_long(pairs, queries, documents, encoder, Variant.of(request, model))[rows])
         _refuse(cut, request, model)
     return Prepared(pairs, rows, tokens)
+
+
+def _distinct(pairs: list[tuple[str, str]]) -> tuple[list[tuple[str, str]], NDArray[np.int64]]:
+    """Equal pairs once, and which of them each one is."""
+    found: dict[tuple[str, str], int] = {}
+    rows = np.asarray([found.setdefault(pair, len(found)) for pair in pairs], dtype=np.int64)
+    return list(found), rows
 
 
 def _refuse(cut: NDArray[np.int64], request: RerankRequest, model: ModelInfo) -> None:

@@ -68,7 +68,7 @@ class Replica:
     Args:
         scorer: as `load_checked` gives it.
         queue_tokens: tokens that may wait.
-        cache_bytes: memory for known scores; 0 keeps none.
+        cache_bytes: memory for known scores; 0 keeps none, and neither does a scorer of lists.
         ids_per_token: of the model's card.
         canary: whether `check` runs a pair; not for scorers that ask a server of their own.
         thread: for the forward passes, of one thread; None for a new one.
@@ -92,7 +92,8 @@ class Replica:
             waste=lambda lengths: padding_tokens(scorer, lengths) or 0,
             thread=thread,
         )
-        self._cache = ScoreCache(cache_bytes) if cache_bytes else None
+        # what a pair gets in one list is not what it gets in another
+        self._cache = ScoreCache(cache_bytes) if cache_bytes and not scorer.listwise else None
         self._canary = scorer.encode([_CANARY[0]], [_CANARY[1]]).rows() if canary else None
         self._reported = (time.monotonic(), 0.0)
 

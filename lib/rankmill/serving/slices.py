@@ -17,11 +17,12 @@ def take(pairs: EncodedPairs, rows: NDArray[np.int64]) -> EncodedPairs:
         _offsets(pairs.lengths[rows]),
         pairs.document_starts[rows],
         pairs.truncated[rows],
+        lists=None if pairs.lists is None else pairs.lists[rows],
     )
 
 
 def join(parts: Sequence[EncodedPairs]) -> EncodedPairs:
-    """All pairs of at least one part, in order; none of them in chunks."""
+    """All pairs of at least one part, in order; none of them in chunks. Lists of different parts are different ones."""
     if len(parts) == 1:
         return parts[0]
     return EncodedPairs(
@@ -29,6 +30,7 @@ def join(parts: Sequence[EncodedPairs]) -> EncodedPairs:
         _offsets(np.concatenate([part.lengths for part in parts])),
         np.concatenate([part.document_starts for part in parts]),
         np.concatenate([part.truncated for part in parts]),
+        lists=_lists(parts),
     )
 
 
@@ -36,6 +38,14 @@ def token_counts(pairs: EncodedPairs, ids_per_token: int) -> NDArray[np.int64]:
     """Tokens of each pair, shape (n,), where so many ids are one; begun tokens count whole."""
     counts: NDArray[np.int64] = -(-pairs.lengths // ids_per_token)
     return counts
+
+
+def _lists(parts: Sequence[EncodedPairs]) -> NDArray[np.int32] | None:
+    lists = [part.lists for part in parts if part.lists is not None]
+    if not lists:
+        return None
+    ends = np.cumsum([0, *(int(one[-1]) + 1 if len(one) else 0 for one in lists)], dtype=np.int32)
+    return np.concatenate([one + before for one, before in zip(lists, ends, strict=False)])
 
 
 def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:

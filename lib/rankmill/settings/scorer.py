@@ -23,6 +23,9 @@ class ScorerSettings(CommandSettings):
         None, description="prompt of a language model, such as qwen3-reranker@1 (default: as its own files say)"
     )
     instruction: str | None = Field(None, description="what a language model is told to judge by (default: its own)")
+    listwise: bool = Field(
+        False, description="of an endpoint: a document's score depends on the others of its query; send them together"
+    )
     max_length: int | None = Field(None, ge=8, description="tokens per pair at most (default: the model's limit)")
     max_query_tokens: int | None = Field(None, ge=1, description="tokens of the query at most")
     max_document_tokens: int | None = Field(None, ge=1, description="tokens of a document at most, read or in chunks")

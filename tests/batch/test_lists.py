@@ -1,0 +1,118 @@
+"""Scorers of lists in jobs: a query's documents are scored together wherever its rows lie, whatever happens to them."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rankmill.batch.freight import LIST
+from rankmill.batch.lists import in_lists
+from rankmill.errors import UsageError
+from tests.batch.conftest import Row, write_parquet
+from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray
+from tests.list_scorer import list_scores
+
+MODEL = "python:tests.list_scorer:Lists"
+ONE_WORKER = {"workers": "1", "cpus_per_worker": 1}
+
+
+def expected(rows: list[Row]) -> dict[tuple[str, int], float]:
+    """Logit by query id and place among the query's rows."""
+    lists: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        lists[row["query_id"]].append(row)
+    return {
+        (query_id, place): logit
+        for query_id, some in lists.items()
+        for place, logit in enumerate(list_scores(some[0]["query"], [row["text"] for row in some]))
+    }
+
+
+def scattered(queries: int = 7, documents: int = 9) -> list[Row]:
+    """Rows of all queries in turn; every third document is there twice, and two queries have the same text."""
+    return [
+        {
+            "query_id": f"q{query}",
+            "query": f"query {query // 2}",
+            "doc_id": f"q{query}-{document}",
+            "text": f"text {document - document % 3 // 2} of {query % 3}",
+        }
+        for document in range(documents)
+        for query in range(queries)
+    ]
+
+
+def by_place(rankings: list[Row]) -> dict[tuple[str, int], float]:
+    return {(row["query_id"], int(row["doc_id"].split("-")[1])): row["logit"] for row in rankings}
+
+
+def check(output: Path, rows: list[Row]) -> None:
+    wanted, found = expected(rows), by_place(read_rankings(output))
+    assert found.keys() == wanted.keys()
+    np.testing.assert_allclose([found[key] for key in wanted], list(wanted.values()), rtol=1e-6)
+
+
+def test_lists_are_brought_together() -> None:
+    table = pa.table(
+        {
+            "query_id": ["b", "a", "b", None, "a", "b", "a"],
+            "query": ["x", "x", "x", "x", "x", "other", "x"],
+            "document": list("1234567"),
+            "reason": [None, None, None, "null_query_id", None, None, None],
+        }
+    )
+    found = in_lists(table)
+    assert found.column("document").to_pylist() == ["1", "3", "2", "5", "7", "4", "6"]
+    assert found.column(LIST).to_pylist() == [0, 0, 1, 1, 1, 2, 3]
+    assert found.column("position").to_pylist() == [0, 2, 1, 4, 6, 3, 5]
+    assert in_lists(table.slice(0, 0)).column_names == found.column_names
+
+
+def test_rows_in_turn_and_copies(tmp_path: Path) -> None:
+    rows = scattered()
+    source = write_parquet(tmp_path / "in" / "a.parquet", rows, row_group_size=10)
+    run_job(source, tmp_path / "out", MODEL)
+    check(tmp_path / "out", rows)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_on_ray_a_list_is_scored_whole_or_rejected_whole(tmp_path: Path) -> None:
+    rows = scattered()
+    rows[7 * 4 + 2]["text"] += " NAN"  # of q2
+    rows[7 * 6 + 5]["text"] += " EXIT"  # of q5
+    write_parquet(tmp_path / "in" / "a.parquet", rows[:30], row_group_size=10)
+    write_parquet(tmp_path / "in" / "b.parquet", rows[30:], row_group_size=10)
+    run_on_ray(tmp_path / "in", tmp_path / "out", MODEL, shard_pairs=40, max_rejected="18", **ONE_WORKER)
+    check(tmp_path / "out", [row for row in rows if row["query_id"] not in {"q2", "q5"}])
+    rejected = read_rejected(tmp_path / "out").to_pylist()
+    assert {(row["query_id"], row["reason"]) for row in rejected} == {
+        ("q2", "non_finite_score"),
+        ("q5", "worker_crash"),
+    }
+    assert len(rejected) == 18
+    details = {row["query_id"]: row["detail"] for row in rejected}
+    assert details["q2"] == "of one list with such a document; a list is scored whole or not at all"
+    assert details["q5"].endswith("(a list of 9 documents, scored together)")
+
+
+def test_a_row_that_cannot_be_read_is_not_in_its_list(tmp_path: Path) -> None:
+    rows = [{**row, "text": None if row["doc_id"] == "q1-0" else row["text"]} for row in scattered()]
+    source = write_parquet(tmp_path / "in" / "a.parquet", rows)
+    run_job(source, tmp_path / "out", MODEL, max_rejected="1")
+    wanted = {
+        (query_id, place + (query_id == "q1")): logit
+        for (query_id, place), logit in expected([row for row in rows if row["text"] is not None]).items()
+    }
+    found = by_place(read_rankings(tmp_path / "out"))
+    assert found.keys() == wanted.keys()
+    np.testing.assert_allclose([found[key] for key in wanted], list(wanted.values()), rtol=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["keep_scores", "reuse"])
+def test_scores_of_pairs_are_not_kept(tmp_path: Path, flag: str) -> None:
+    source = write_parquet(tmp_path / "in" / "a.parquet", scattered())
+    value = True if flag == "keep_scores" else str(tmp_path / "before")
+    with pytest.raises(UsageError, match=f"--{flag.replace('_', '-')} keeps the score of each pair .* scores lists"):
+        run_job(source, tmp_path / "out", MODEL, **{flag: value})

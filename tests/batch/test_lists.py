@@ -7,12 +7,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+import rankmill
 from rankmill.batch.freight import LIST
 from rankmill.batch.lists import in_lists
 from rankmill.errors import UsageError
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray
 from tests.list_scorer import list_scores
+from tests.scoring.tiny_llms import save_tiny_lists
 
 MODEL = "python:tests.list_scorer:Lists"
 ONE_WORKER = {"workers": "1", "cpus_per_worker": 1}
@@ -95,6 +97,19 @@ def test_on_ray_a_list_is_scored_whole_or_rejected_whole(tmp_path: Path) -> None
     details = {row["query_id"]: row["detail"] for row in rejected}
     assert details["q2"] == "of one list with such a document; a list is scored whole or not at all"
     assert details["q5"].endswith("(a list of 9 documents, scored together)")
+
+
+def test_a_model_that_reads_lists_as_tokens(tmp_path: Path) -> None:
+    model = save_tiny_lists(tmp_path / "model")
+    rows = scattered(documents=5)
+    source = write_parquet(tmp_path / "in" / "a.parquet", rows, row_group_size=10)
+    run_job(source, tmp_path / "out", model, precision="float32")
+    found = by_place(read_rankings(tmp_path / "out"))
+    reranker = rankmill.load(str(model), precision="float32")
+    for query in range(7):
+        mine = [row for row in rows if row["query_id"] == f"q{query}"]
+        wanted = reranker.score([(row["query"], row["text"]) for row in mine])
+        np.testing.assert_allclose([found[f"q{query}", place] for place in range(5)], wanted, atol=2e-6)
 
 
 def test_a_row_that_cannot_be_read_is_not_in_its_list(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ _QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _QWEN_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+LIST_MARKS = ("<|embed_token|>", "<|rerank_token|>")
 _QWEN_WORDS = ("<think>", "</think>")  # tokens of their own, but not special ones
 _COMMON = {
     "hidden_size": 32,
@@ -93,7 +94,31 @@ def _texts() -> list[str]:
     return [*CORPUS, *prompts, *borders * 20]
 
 
-def _qwen_tokenizer() -> Any:
+def save_tiny_lists(folder: Path, *, sliding: bool = False, seed: int = 0) -> Path:
+    """Write what a hub download of jina-reranker-v3 holds, or with `sliding` of v3.5, but for its modelling file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = _qwen_tokenizer(LIST_MARKS)
+    tokenizer.model_max_length = MAX_POSITIONS
+    tokenizer.save_pretrained(folder)
+    layers = {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 1} if sliding else {}
+    config = transformers.Qwen3Config(
+        **{**_COMMON, **layers, "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: Any = transformers.Qwen3ForCausalLM(config)
+        network.lm_head = torch.nn.Identity()
+        network.projector = torch.nn.Sequential(
+            torch.nn.Linear(32, 16, bias=False), torch.nn.ReLU(), torch.nn.Linear(16, 24, bias=False)
+        )
+    network.eval().save_pretrained(folder)
+    stated = json.loads((folder / "config.json").read_text())
+    stated |= {"architectures": ["JinaForRanking"], "auto_map": {"AutoModel": "modeling.JinaForRanking"}}
+    (folder / "config.json").write_text(json.dumps(stated))
+    return folder
+
+
+def _qwen_tokenizer(more: tuple[str, ...] = ()) -> Any:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -107,7 +132,7 @@ def _qwen_tokenizer() -> Any:
         vocab_size=700, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
     )
     tokenizer.train_from_iterator(_texts(), trainer)
-    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in _QWEN_SPECIALS])
+    tokenizer.add_special_tokens([AddedToken(name, normalized=False) for name in (*_QWEN_SPECIALS, *more)])
     tokenizer.add_tokens([AddedToken(name, normalized=False) for name in _QWEN_WORDS])
     return _wrapped(tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")  # noqa: S106
 

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import rankmill
 from rankmill.errors import NonFiniteScoreError
 from rankmill.scoring.lists import each_list
 from rankmill.scoring.load import check_model
@@ -23,6 +25,7 @@ from rankmill.serving.wire import narrowed, widened
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
 from tests.list_scorer import asked, list_scores
+from tests.scoring.tiny_llms import save_tiny_lists
 from tests.serving.live import Live, live
 from tests.serving.test_batcher import LONG, Recorder, batcher, expected, request, run
 from tests.serving.test_plugin import plugged
@@ -184,6 +187,25 @@ def test_a_list_with_a_score_that_is_not_finite_is_no_answer(server: Live) -> No
     answer = server.post({"query": "q", "documents": ["fine", "NAN"]})
     assert answer.status == 500
     assert server.post({"query": "q", "documents": ["fine"]}).status == 200
+
+
+def test_a_model_that_reads_lists_as_tokens(tmp_path: Path) -> None:
+    options = ScorerOptions(model=str(save_tiny_lists(tmp_path / "model")), precision="float32", engine="torch")
+    model = ModelInfo(name="lists", card=check_model(options), options=options, default=True)
+    documents = [f"water {n} " * (1 + n % 5) for n in range(40)]
+    with live(GatewaySettings(), model) as server:
+        answer = server.post({"query": "what is water", "documents": documents, "return_logits": True})
+        shorter = server.post({"query": "what is water", "documents": documents, "max_tokens_per_doc": 4})
+        refused = server.post({"query": "q", "documents": documents, "instruction": "be kind"})
+    reranker = rankmill.load(str(tmp_path / "model"), precision="float32")
+    ranked = reranker.rank("what is water", documents)
+    assert [row["index"] for row in answer.json["results"]] == [one.index for one in ranked]
+    np.testing.assert_allclose(
+        [row["logit"] for row in answer.json["results"]], [one.logit for one in ranked], atol=2e-6
+    )
+    assert [row["index"] for row in shorter.json["results"]] != [row["index"] for row in answer.json["results"]]
+    assert refused.status == 400
+    assert "what the request sets: instruction" in refused.json["message"]
 
 
 def test_a_plugin_of_lists_gets_a_request_for_each() -> None:

@@ -16,8 +16,8 @@ def in_lists(table: pa.Table) -> pa.Table:
         table: rows of a shard in canonical form.
 
     Returns:
-        The same rows with `query_key`, `pair_key`, their `position` in the shard and `list`: lists in the order of their first rows, the rows of
-        each in theirs. A query id with several texts makes a list for each of them.
+        The same rows with `query_key`, `pair_key`, their `position` in the shard and `list`: lists in the order of
+        their first rows, the rows of each in theirs. A query id with several texts makes a list for each of them.
     """
     table = with_keys(table)
     ids, texts = _codes(table.column("query_id")), _codes(table.column("query_key"))

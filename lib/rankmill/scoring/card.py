@@ -30,7 +30,8 @@ class ModelCard:
     folder: Path | None
     """Where its files are on this machine; None for a model without files."""
     kind: str
-    """How it scores: `cross-encoder`, `language-model`, `late-interaction`, `bi-encoder`, `python` or `http`."""
+    """How it scores: `cross-encoder`, `language-model`, `listwise`, `late-interaction`, `bi-encoder`, `python` or
+    `http`."""
     family: str
     """`model_type` of config.json."""
     architecture: str

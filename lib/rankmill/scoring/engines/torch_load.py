@@ -91,6 +91,14 @@ def _weights(files: ModelFiles, opened: ExitStack) -> dict[str, Any]:
     return {name: _take(state[source.name], source.third) for name, source in files.sources.items()}
 
 
+def read_weight(files: ModelFiles, name: str) -> torch.Tensor:
+    """A weight by its name in transformers, which is there, in float32."""
+    with ExitStack() as opened:
+        stored = _weights(files, opened)[name]
+        found: torch.Tensor = stored[...]
+        return found.float()
+
+
 def _take(stored: Any, third: int | None) -> Any:
     if third is None:
         return stored

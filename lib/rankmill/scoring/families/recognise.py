@@ -6,7 +6,17 @@ from typing import Any
 
 from rankmill.errors import ModelError
 from rankmill.scoring.checks import refuse_modules
-from rankmill.scoring.families import bi_encoder, causal, classifier, colbert, jina, modular, own_code, pylate
+from rankmill.scoring.families import (
+    bi_encoder,
+    causal,
+    classifier,
+    colbert,
+    jina,
+    jina_lists,
+    modular,
+    own_code,
+    pylate,
+)
 from rankmill.scoring.families.architectures import family_of
 from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.model import Model
@@ -39,6 +49,10 @@ def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
     if reader is not None:
         causal.refuse_prompt_options(model, options)
         return reader
+    if jina_lists.is_jina_lists(config):
+        causal.refuse_prompt_options(model, options)
+        jina_lists.check(model, config)
+        return jina_lists.read
     if causal.is_language_model(model, folder, config):
         causal.check(model, folder, config, options)
         return causal.read

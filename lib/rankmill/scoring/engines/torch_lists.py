@@ -1,0 +1,53 @@
+"""jina-reranker-v3 in torch: a prompt's hidden states at its marks, projected in float32."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional
+
+from rankmill.scoring.block_scorer import Embed, Vectors
+from rankmill.scoring.engines.torch_device import move
+from rankmill.scoring.engines.torch_layers import load_body
+from rankmill.scoring.engines.torch_load import read_weight
+from rankmill.scoring.engines.torch_padded import choose_device, set_up_torch
+from rankmill.scoring.families.bodies import BODIES
+from rankmill.scoring.list_prompt import ListPrompt
+from rankmill.scoring.options import ScorerOptions
+
+if TYPE_CHECKING:
+    from rankmill.scoring.families.jina_lists import JinaLists
+
+_BODY = next(body for body in BODIES if body.name == "qwen3")
+
+
+def load_lists(model: "JinaLists", prompt: ListPrompt, options: ScorerOptions) -> Embed:
+    """Load the weights.
+
+    Args:
+        model: the model.
+        prompt: what writes the prompts that the result takes.
+        options: device and precision.
+
+    Raises:
+        ModelError: the weights do not fit the architecture.
+        UsageError: the device is not there, or the engine asked for is another one.
+    """
+    from rankmill.scoring.families.jina_lists import PROJECTOR  # noqa: PLC0415 - that module loads this one
+
+    set_up_torch(options)
+    device = choose_device(options)
+    network = load_body(model.files, _BODY, options, device, *PROJECTOR, "lm_head.weight")
+    first, second = (read_weight(model.files, name).to(device) for name in PROJECTOR)
+
+    def embed(ids: NDArray[np.int32]) -> tuple[Vectors, Vectors]:
+        marks = np.append(np.flatnonzero(ids == prompt.document_mark), np.flatnonzero(ids == prompt.query_mark))
+        with torch.inference_mode():
+            # one prompt, no padding: a token sees what is before it, without any mask
+            hidden = network(input_ids=move(ids[None].astype(np.int64), device), use_cache=False).last_hidden_state[0]
+            marked = hidden[move(marks, device)].float()
+            vectors = functional.linear(functional.relu(functional.linear(marked, first)), second).cpu().numpy()
+        return vectors[-1], vectors[:-1]
+
+    return embed

@@ -21,6 +21,7 @@ import rankmill
 from rankmill.errors import StorageError
 from rankmill.retrieval.retriever import Found, Mode
 from rankmill.scoring.load import check_model
+from rankmill.serving.backend import ModelInfo
 from rankmill.serving.dialects.routes import ROUTES
 from rankmill.serving.keys import KEYS_VARIABLE
 from rankmill.settings.gateway import GatewaySettings
@@ -112,10 +113,30 @@ def test_models_are_chosen_by_name_and_alias(server: Live, models: Path, name: s
     assert by_index(rerank(server), "relevance_score") != pytest.approx(list(scores), abs=1e-5)
 
 
+def newer_version(models: Path, before: ModelInfo) -> ModelInfo:
+    options = replace(before.options, model=str(save_tiny_model(models / "newer", "bert", 2)), max_length=16)
+    return replace(before, card=check_model(options), options=options)
+
+
+def test_versions_that_answer_in_turns_keep_no_request_waiting(models: Path) -> None:
+    before = tiny(models, "changing")
+    newer = newer_version(models, before)
+    with live(SMALL, before) as server:
+        server.backend.take_turns(newer)
+        for _ in range(3):
+            tries = len(server.backend.pairs)
+            answer = server.post({"query": QUERY, "documents": DOCUMENTS})
+            length = 16 if answer.headers["x-model-revision"] == newer.revision else None
+            model = newer.options.model if length else before.options.model
+            scores = rankmill.load(model, max_length=length).score([(QUERY, text) for text in DOCUMENTS])
+            assert by_index(answer.json, "relevance_score") == pytest.approx(list(scores), abs=1e-5)
+            assert len(server.backend.pairs) - tries <= 3
+
+
 def test_a_version_that_takes_over_is_given_its_own_tokens(models: Path) -> None:
     before = tiny(models, "changing")
-    options = replace(before.options, model=str(save_tiny_model(models / "newer", "bert", 2)), max_length=16)
-    newer = replace(before, card=check_model(options), options=options)
+    newer = newer_version(models, before)
+    options = newer.options
     with live(SMALL, before) as server:
         old = rerank(server)
         server.backend.take_over(newer)

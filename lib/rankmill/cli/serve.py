@@ -101,7 +101,7 @@ def serving(settings: ServeSettings) -> Iterator[Endpoint]:
     with ExitStack() as stack:
         if here and settings.haproxy:
             stack.enter_context(haproxy_ingress())
-        cpus = max(cores(), math.ceil(cpus_needed(settings, gpus=gpus))) + 1
+        cpus = max(cores(), math.ceil(cpus_needed(settings, gpus=gpus)))
         cluster = stack.enter_context(connect(settings.address, num_cpus=cpus))
         stack.enter_context(sigterm_as_interrupt())
         stack.enter_context(_deployed(settings, models, index, local=cluster.local))

@@ -78,5 +78,6 @@ def _late(waiting: Mapping[str, str], seconds: float) -> str:
     return (
         f"Not up after {seconds:g} s: {what}.{said} Look at `ray status` for a machine that is missing, and at "
         "logs/worker-*.err of Ray's session (/tmp/ray/session_latest) for what a replica does. If loading takes that "
-        "long, give a larger --start-timeout."
+        "long, give a larger --start-timeout; if there is no room for a new version beside the old one, "
+        "--surge-percent 0."
     )

@@ -38,7 +38,9 @@ def application(
     """
     grace = settings.gateway.timeout_seconds + _GRACE_SECONDS
     scorers = {
-        model.public_name: _scorer(model, grace).bind(models[model.public_name], model.queue_tokens, model.cache_bytes)
+        model.public_name: _scorer(model, grace, settings.surge_percent).bind(
+            models[model.public_name], model.queue_tokens, model.cache_bytes
+        )
         for model in settings.served
     }
     sleepers = frozenset(model.public_name for model in settings.served if model.replicas[0] == 0)
@@ -46,21 +48,23 @@ def application(
         serve.ingress()(GatewayDeployment),
         name="gateway",
         num_replicas=settings.gateways,
+        max_surge_percent=settings.surge_percent,
         max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": GATEWAY_CPUS},
         graceful_shutdown_timeout_s=grace,
     )
     if index is None:
         return gateway.bind(settings.gateway, models, scorers, sleepers)  # type: ignore[no-any-return]
-    retriever = _retriever(settings.index_replicas, grace).bind(index)
+    retriever = _retriever(settings.index_replicas, grace, settings.surge_percent).bind(index)
     return gateway.bind(settings.gateway, models, scorers, sleepers, index, retriever)  # type: ignore[no-any-return]
 
 
-def _retriever(replicas: int, grace: float) -> Any:  # as `_scorer`
+def _retriever(replicas: int, grace: float, surge_percent: int) -> Any:  # as `_scorer`
     return serve.deployment(
         RetrieverDeployment,
         name="retriever",
         num_replicas=replicas,
+        max_surge_percent=surge_percent,
         max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": RETRIEVER_CPUS},
         graceful_shutdown_timeout_s=grace,
@@ -68,7 +72,9 @@ def _retriever(replicas: int, grace: float) -> Any:  # as `_scorer`
     )
 
 
-def _scorer(model: ModelSettings, grace: float) -> Any:  # a serve.Deployment; its decorator is typed for its other uses
+def _scorer(
+    model: ModelSettings, grace: float, surge_percent: int
+) -> Any:  # a serve.Deployment; its decorator is typed for its other uses
     where = place(model, gpus=this_machine().gpus)
     low, high = model.replicas
     scaling: Mapping[str, Any] = {"num_replicas": low}
@@ -90,6 +96,7 @@ def _scorer(model: ModelSettings, grace: float) -> Any:  # a serve.Deployment; i
     return serve.deployment(
         ScorerDeployment,
         name=deployment_name(model.public_name),
+        max_surge_percent=surge_percent,
         max_ongoing_requests=_MANY_REQUESTS,
         ray_actor_options={"num_cpus": where.cpus, "num_gpus": where.gpus},
         graceful_shutdown_timeout_s=grace,

@@ -14,8 +14,8 @@ from rankmill.serving.request import RerankRequest
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.settings.gateway import GatewaySettings
 
-_VERSIONS = 3
-"""Tries of one request: the version of this gateway, the one that takes over, and once more a replica of before."""
+_TRIES = 20
+"""Of one request, while replicas of two versions answer in turns: by chance, half of the tries meet the other one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,18 @@ class Forward:
             RequestError: as `Backend.score` and `prepare`.
         """
         start = exchange.seconds
-        for _ in range(_VERSIONS):
+        known = {model.card.fingerprint: prepared}
+        for attempt in range(_TRIES):
             try:
                 with self.metrics.queued(model.name, prepared.tokens):
                     scored = await self.backend.score(model, prepared.pairs, max(0.0, allowed - exchange.seconds))
             except OtherVersionError as other:
+                if attempt % 2:  # routers prefer who did not answer last: turn for turn, it would always be the other
+                    continue
                 model = other.info
-                prepared = await self.tokens(request, model)
+                if model.card.fingerprint not in known:
+                    known[model.card.fingerprint] = await self.tokens(request, model)
+                prepared = known[model.card.fingerprint]
             else:
                 seen.add("score", exchange.seconds - start)
                 return Answered(model, prepared, scored)

@@ -70,6 +70,13 @@ class EndpointSettings(ModelSettings, GatewaySettings):
     index_replicas: int = Field(1, ge=1, description="processes that search the index")
     storage: StorageSettings = Field(default_factory=StorageSettings)
     gateways: int = Field(1, ge=1, description="processes that take requests in and tokenise them")
+    surge_percent: int = Field(
+        25,
+        ge=0,
+        le=100,
+        description="of each model's replicas, how many more (1 at least) a new version may have while the old ones go "
+        "on; 0 where there is no room for that: old ones then stop first",
+    )
 
     @property
     def served(self) -> tuple[ModelSettings, ...]:

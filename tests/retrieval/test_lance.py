@@ -1,6 +1,7 @@
 """The index in LanceDB: what is found, and that nothing half-built ever is."""
 
 import asyncio
+import subprocess
 import sys
 from pathlib import Path
 
@@ -216,3 +217,15 @@ def test_an_index_on_s3(tmp_path: Path, s3: S3Bucket) -> None:
 def test_a_profile_is_refused_rather_than_passed_over() -> None:
     with pytest.raises(UsageError, match=r"--storage\.profile work cannot sign"):
         asyncio.run(open_lance("s3://bucket/index", StorageSettings(profile="work")))
+
+
+def test_programs_that_are_started_afterwards_warn_of_nothing(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, subprocess, sys\n"
+        "from rankmill.retrieval.lance_table import connect\n"
+        "from rankmill.settings.storage import StorageSettings\n"
+        f"asyncio.run(connect({str(tmp_path / 'index')!r}, StorageSettings()))\n"
+        "subprocess.run([sys.executable, '-c', ''], preexec_fn=lambda: None, check=True)  # as Ray starts its own\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -38,7 +38,6 @@ import json
 import os
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import textwrap
@@ -315,7 +314,7 @@ def test_overload_is_refused_at_once_and_costs_no_throughput(server: Server) -> 
     assert {reply.status for reply in refused} == {429}
     assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
     assert len(served) * work / load.seconds >= 0.9  # of what the model can do
-    assert statistics.median(reply.seconds for reply in refused) < 0.1
+    assert np.percentile([reply.seconds for reply in refused], 95) < 0.1
 
 
 def memory(pid: int) -> int:

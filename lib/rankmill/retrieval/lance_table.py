@@ -1,5 +1,6 @@
 """The LanceDB table that an index is: where it is, what its columns are, and what says that it is whole."""
 
+import warnings
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ async def connect(uri: str, storage: StorageSettings) -> "AsyncConnection":
         import lancedb  # noqa: PLC0415 - an extra, and it takes seconds
     except ModuleNotFoundError as error:
         raise UsageError("An index needs LanceDB: install rankmill[search].") from error
+    # of any process that is started from here on, Ray's too: those are other programs, which have nothing of LanceDB
+    warnings.filterwarnings("ignore", message="lancedb fork support", category=RuntimeWarning)
     with lance_errors(uri):
         return await lancedb.connect_async(uri, storage_options=storage_options(uri, storage))
 

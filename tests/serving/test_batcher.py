@@ -70,6 +70,11 @@ def batcher(forward: Recorder, call_tokens: int = 20, queue_tokens: int = 10**6)
     return Batcher(forward, call_tokens=call_tokens, queue_tokens=queue_tokens, call_seconds=0)
 
 
+def longest_call(call_tokens: int, requests: int) -> int:
+    """Tokens of a call while so many requests wait."""
+    return call_tokens * min(1 + requests // 8, 4)
+
+
 lengths_of_requests = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=20), min_size=1, max_size=8)
 
 
@@ -85,7 +90,8 @@ def test_every_pair_is_scored_once_and_goes_back_to_its_owner(lengths: list[list
             assert logits.dtype == np.float32
             np.testing.assert_array_equal(logits, expected(pairs))
         assert sum(map(len, scorer.calls)) == sum(map(len, requests))
-        assert all(len(call) == 1 or call.lengths.sum() <= call_tokens for call in scorer.calls)
+        longest = longest_call(call_tokens, len(lengths))
+        assert all(len(call) == 1 or call.lengths.sum() <= longest for call in scorer.calls)
         assert shared.queued_tokens == 0
         works = [work for _, work in found]
         assert [work.pairs for work in works] == list(map(len, requests))
@@ -126,7 +132,7 @@ def test_nobody_ends_later_than_with_equal_shares(sizes: list[int], call_tokens:
         await asyncio.gather(*map(one, range(len(sizes))))
         for i, size in enumerate(sizes):
             # a call that has begun after the result was there may be counted as well
-            assert ended[i] <= sum(min(size, other) for other in sizes) + 2 * call_tokens
+            assert ended[i] <= sum(min(size, other) for other in sizes) + 2 * longest_call(call_tokens, len(sizes))
         await shared.close()
 
     run(test())
@@ -201,6 +207,24 @@ def test_calls_of_a_request_that_is_alone_end_where_another_one_comes() -> None:
     run(test())
 
 
+@pytest.mark.parametrize(("waiting", "most"), [(7, 20), (8, 40), (16, 60), (30, 80)])
+def test_calls_are_longer_where_many_requests_wait(waiting: int, most: int) -> None:
+    async def test() -> None:
+        scorer = Recorder()
+        scorer.open.clear()
+        shared = batcher(scorer, call_tokens=20)
+        first = asyncio.create_task(shared.score(request([20]), LONG))
+        await scorer.busy()
+        others = [asyncio.create_task(shared.score(request([5, 5]), LONG)) for _ in range(waiting)]
+        await asyncio.sleep(0)
+        scorer.open.set()
+        await asyncio.gather(first, *others)
+        assert int(scorer.calls[1].lengths.sum()) == most
+        await shared.close()
+
+    run(test())
+
+
 def test_padding_is_counted_by_call() -> None:
     async def test() -> None:
         shared = Batcher(
@@ -209,8 +233,8 @@ def test_padding_is_counted_by_call() -> None:
             queue_tokens=100,
             waste=lambda lengths: int(lengths.max()) * len(lengths) - int(lengths.sum()),
         )
-        _, work = await shared.score(request([4, 10, 3]), LONG)  # 10 and 4 in a call, then 3
-        assert (work.calls, work.tokens, work.padding) == (2, 17, 6)
+        _, work = await shared.score(request([4, 10, 9]), LONG)  # 10 and 9 in a call, then 4
+        assert (work.calls, work.tokens, work.padding) == (2, 23, 1)
         await shared.close()
 
     run(test())

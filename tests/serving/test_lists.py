@@ -20,7 +20,7 @@ from rankmill.scoring.options import ScorerOptions
 from rankmill.serving.backend import ModelInfo
 from rankmill.serving.request_error import RequestError
 from rankmill.serving.slices import join, take
-from rankmill.serving.waiting import WaitingLists
+from rankmill.serving.waiting import Waiting
 from rankmill.serving.wire import narrowed, widened
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
@@ -124,8 +124,8 @@ def test_a_list_without_a_score_fails_its_request_alone() -> None:
 def test_what_is_put_back_is_taken_again() -> None:
     pairs = in_lists([[3, 3], [2], [9, 9]])
     assert pairs.lists is not None
-    waiting = WaitingLists(pairs.lengths, pairs.lists)
-    assert (waiting.next_cost, waiting.cost, len(waiting)) == (6, 26, 5)
+    waiting = Waiting(pairs.lengths, pairs.lists)
+    assert (waiting.least, waiting.cost, len(waiting)) == (6, 26, 5)
     assert waiting.take(5, at_least_one=False).tolist() == []
     rows = waiting.take(9, at_least_one=False)
     assert rows.tolist() == [0, 1, 2]
@@ -133,7 +133,7 @@ def test_what_is_put_back_is_taken_again() -> None:
     assert waiting.take(1, at_least_one=True).tolist() == [0, 1]
     assert waiting.take(1, at_least_one=True).tolist() == [2]
     assert waiting.take(100, at_least_one=False).tolist() == [3, 4]
-    assert (waiting.next_cost, waiting.cost, len(waiting)) == (0, 0, 0)
+    assert (waiting.least, waiting.cost, len(waiting)) == (0, 0, 0)
     assert waiting.take(100, at_least_one=True).tolist() == []
 
 

@@ -21,7 +21,7 @@ from rankmill.serving.calls import Call, Forward, Job, Share, Waste, next_call
 from rankmill.serving.fair import FairOrder
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.slices import token_counts
-from rankmill.serving.waiting import waiting
+from rankmill.serving.waiting import Waiting
 from rankmill.types import EncodedPairs
 
 _log = logging.getLogger("rankmill")
@@ -30,6 +30,9 @@ CALL_SECONDS = 0.05
 """Newcomers hardly notice a call of this length, and many short ones cost more."""
 _MEMORY = 0.8
 """Weight of what was known of the speed before a call; one call says little."""
+_MANY, _LONGEST = 8, 4
+"""For every so many requests that wait, a call may be as much longer, up to so many times: in such a queue a newcomer
+hardly notices, and of more pairs the scorer makes better micro-batches."""
 _RETRY_SECONDS = 1.0
 """Until a scorer that asks somebody else is worth another try."""
 
@@ -39,7 +42,7 @@ class Batcher:
 
     Args:
         forward: logits of pairs, as `Scorer.logits`; called in a thread of its own, one call at a time.
-        call_tokens: of a call at most, padding included, more where it is fast; a longer pair is a call alone.
+        call_tokens: of a call at most, more where it is fast, or much waits; a longer pair is a call alone.
         call_seconds: that a call may take even so.
         queue_tokens: at most so many wait; a larger request is taken in where nothing else waits.
         ids_per_token: that all tokens here are counted by; see `ModelCard.ids_per_token`.
@@ -138,7 +141,7 @@ class Batcher:
         job = Job(
             pairs=pairs,
             costs=costs,
-            waiting=waiting(costs, pairs.lists),
+            waiting=Waiting(costs, pairs.lists),
             end=self._order.arrive(tokens),
             deadline=asyncio.get_running_loop().time() + deadline,
             logits=np.zeros(len(pairs), dtype=np.float32),
@@ -183,6 +186,7 @@ class Batcher:
     def _next_calls(self, now: float) -> list[Call]:
         """The next call; where only one request waits, all that it needs."""
         budget = max(self._call_tokens, int(self._call_seconds * (self._rate or 0)))
+        budget *= min(1 + len(self._jobs) // _MANY, _LONGEST)
         calls: list[Call] = []
         while (not calls or len(self._jobs) == 1) and (call := next_call(self._jobs, budget, now)):
             calls.append(call)

@@ -89,7 +89,7 @@ def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:
 
     Args:
         jobs: in the order in which they are served.
-        budget: tokens, padding included; a single pair or list of more is a call of its own.
+        budget: tokens; a single pair or list of more is a call of its own.
         now: on the clock of deadlines.
 
     Returns:
@@ -102,11 +102,11 @@ def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:
             continue
         room = budget - taken
         whole = not shares or job.waiting.cost <= room
-        least_fits = 0 < job.waiting.next_cost <= room
+        least_fits = 0 < job.waiting.least <= room
         rows = job.waiting.take(room if whole else min(room, budget // 4), at_least_one=not shares or least_fits)
         if len(rows):
             shares.append(Share(job, rows, count))
-            taken += job.waiting.cost_of(rows)
+            taken += int(job.costs[rows].sum())
             count += len(rows)
         if len(job.waiting):
             break

@@ -1,6 +1,8 @@
-"""What of a request is in no call yet: pairs, which may be shared out over calls, or lists, which are never cut."""
+"""What of a request is in no call yet: pairs, which may be shared out over calls, or lists, which are never cut.
 
-from typing import Protocol
+Costs are the tokens of the pairs alone: how much padding there will be, nobody knows before the scorer has cut a call
+into micro-batches of like lengths.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,22 +10,34 @@ from numpy.typing import NDArray
 from rankmill.scoring.lists import list_edges
 
 
-class Waiting(Protocol):
-    """Rows of a request that wait for a call. Costs are tokens, padding included."""
+class Waiting:
+    """Rows of a request that wait for a call.
+
+    Args:
+        costs: of each row, shape (n,).
+        lists: which list each row is in, ascending, shape (n,); None where they may be taken one by one.
+    """
+
+    def __init__(self, costs: NDArray[np.int64], lists: NDArray[np.int32] | None = None) -> None:
+        self._costs = costs
+        self._units = np.arange(len(costs), dtype=np.int32) if lists is None else lists
+        # longest first, so that pairs of similar length share micro-batches; lists in their order
+        self._rows = np.argsort(-costs, kind="stable") if lists is None else np.arange(len(costs))
+        self._measure()
 
     def __len__(self) -> int:
         """Rows that wait."""
+        return len(self._rows)
 
     @property
-    def next_cost(self) -> int:
-        """Of the least that can be taken; 0 where nothing waits."""
+    def least(self) -> int:
+        """Cost of the least that can be taken; 0 where nothing waits."""
+        return int(self._sums[0]) if len(self._rows) else 0
 
     @property
     def cost(self) -> int:
-        """Of a call with all that waits."""
-
-    def cost_of(self, rows: NDArray[np.int64]) -> int:
-        """Of rows that were taken."""
+        """Of all that waits."""
+        return int(self._sums[-1]) if len(self._rows) else 0
 
     def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
         """The next rows that fit, no longer waiting.
@@ -32,91 +46,18 @@ class Waiting(Protocol):
             budget: that they may cost.
             at_least_one: take the least that can be taken even if it costs more.
         """
+        fitting = int(np.searchsorted(self._sums, budget, side="right"))
+        end = self._edges[max(fitting, 1) if at_least_one and len(self._rows) else fitting]
+        rows, self._rows = self._rows[:end], self._rows[end:]
+        self._measure()
+        return rows
 
     def put_back(self, rows: NDArray[np.int64]) -> None:
         """Let rows wait again that were taken last."""
-
-
-def waiting(costs: NDArray[np.int64], lists: NDArray[np.int32] | None) -> Waiting:
-    """All rows of a request, by the cost of each, shape (n,), and the list that each is in."""
-    return WaitingPairs(costs) if lists is None else WaitingLists(costs, lists)
-
-
-class WaitingPairs:
-    """Longest first, so that pairs of similar length share micro-batches; all cost what the first of them does."""
-
-    def __init__(self, costs: NDArray[np.int64]) -> None:
-        self._costs = costs
-        self._rows = np.argsort(-costs, kind="stable")
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def next_cost(self) -> int:
-        """See `Waiting`."""
-        return int(self._costs[self._rows[0]]) if len(self._rows) else 0
-
-    @property
-    def cost(self) -> int:
-        """See `Waiting`."""
-        return self.next_cost * len(self._rows)
-
-    def cost_of(self, rows: NDArray[np.int64]) -> int:
-        """See `Waiting`."""
-        return int(self._costs[rows[0]]) * len(rows)
-
-    def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
-        """See `Waiting`."""
-        fitting = budget // self.next_cost if len(self._rows) else 0
-        rows = self._rows[: max(fitting, 1 if at_least_one else 0)]
-        self._rows = self._rows[len(rows) :]
-        return rows
-
-    def put_back(self, rows: NDArray[np.int64]) -> None:
-        """See `Waiting`."""
         self._rows = np.concatenate([rows, self._rows])
+        self._measure()
 
-
-class WaitingLists:
-    """In the order of the request; no list is taken in part."""
-
-    def __init__(self, costs: NDArray[np.int64], lists: NDArray[np.int32]) -> None:
-        self._costs = costs
-        self._lists = lists
-        self._rows = np.arange(len(costs))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def next_cost(self) -> int:
-        """See `Waiting`."""
-        return int(self._sums()[0]) if len(self._rows) else 0
-
-    @property
-    def cost(self) -> int:
-        """See `Waiting`."""
-        return self.cost_of(self._rows)
-
-    def cost_of(self, rows: NDArray[np.int64]) -> int:
-        """See `Waiting`."""
-        return int(self._costs[rows].sum())
-
-    def take(self, budget: int, *, at_least_one: bool) -> NDArray[np.int64]:
-        """See `Waiting`."""
-        if not len(self._rows):
-            return self._rows
-        fitting = int(np.searchsorted(self._sums(), budget, side="right"))
-        end = list_edges(self._lists[self._rows])[max(fitting, 1 if at_least_one else 0)]
-        rows, self._rows = self._rows[:end], self._rows[end:]
-        return rows
-
-    def put_back(self, rows: NDArray[np.int64]) -> None:
-        """See `Waiting`."""
-        self._rows = np.concatenate([rows, self._rows])
-
-    def _sums(self) -> NDArray[np.int64]:
-        """Cost of the next list, of the next two, and so on."""
-        sums: NDArray[np.int64] = np.cumsum(self._costs[self._rows])[list_edges(self._lists[self._rows])[1:] - 1]
-        return sums
+    def _measure(self) -> None:
+        """Where what cannot be cut begins and ends, and the cost of the first of it, of the first two, and so on."""
+        self._edges = list_edges(self._units[self._rows])
+        self._sums = np.cumsum(self._costs[self._rows])[self._edges[1:] - 1]

@@ -111,7 +111,7 @@ class NonFiniteScoreError(RankmillError):
 
 
 class PairTooLargeError(NonFiniteScoreError):
-    """A pair does not fit into memory, not even alone: it has no score either."""
+    """A pair, or the list that it is in, does not fit into memory, not even alone: it has no score either."""
 
     reason = "out_of_memory"
 

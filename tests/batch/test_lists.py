@@ -9,9 +9,10 @@ import pytest
 
 import rankmill
 from rankmill.batch.freight import LIST
-from rankmill.batch.lists import in_lists
+from rankmill.batch.lists import lists_together
+from rankmill.cli.main import main
 from rankmill.errors import UsageError
-from tests.batch.conftest import Row, write_parquet
+from tests.batch.conftest import Row, nested, write_parquet
 from tests.batch.jobs import read_rankings, read_rejected, run_job, run_on_ray
 from tests.list_scorer import list_scores
 from tests.scoring.tiny_llms import save_tiny_lists
@@ -65,11 +66,11 @@ def test_lists_are_brought_together() -> None:
             "reason": [None, None, None, "null_query_id", None, None, None],
         }
     )
-    found = in_lists(table)
+    found = lists_together(table)
     assert found.column("document").to_pylist() == ["1", "3", "2", "5", "7", "4", "6"]
     assert found.column(LIST).to_pylist() == [0, 0, 1, 1, 1, 2, 3]
     assert found.column("position").to_pylist() == [0, 2, 1, 4, 6, 3, 5]
-    assert in_lists(table.slice(0, 0)).column_names == found.column_names
+    assert lists_together(table.slice(0, 0)).column_names == found.column_names
 
 
 def test_rows_in_turn_and_copies(tmp_path: Path) -> None:
@@ -94,9 +95,54 @@ def test_on_ray_a_list_is_scored_whole_or_rejected_whole(tmp_path: Path) -> None
         ("q5", "worker_crash"),
     }
     assert len(rejected) == 18
-    details = {row["query_id"]: row["detail"] for row in rejected}
-    assert details["q2"] == "of one list with such a document; a list is scored whole or not at all"
-    assert details["q5"].endswith("(a list of 9 documents, scored together)")
+    details = {row["doc_id"]: row["detail"] for row in rejected}
+    assert details["q2-4"] == "the model's logit is NaN or infinite"
+    assert details["q2-3"] == "another document of its list; a list is scored whole or not at all"
+    assert details["q5-0"].endswith("(a list of 9 documents, scored together)")
+
+
+def test_a_query_id_with_two_texts_is_two_lists_and_one_ranking(tmp_path: Path) -> None:
+    texts = [("A", "one"), ("B", "two"), ("A", "three"), ("A", "one")]
+    rows = [
+        {"query_id": "q", "query": query, "doc_id": f"q-{place}", "text": text}
+        for place, (query, text) in enumerate(texts)
+    ]
+    run_job(write_parquet(tmp_path / "in" / "a.parquet", rows), tmp_path / "out", MODEL)
+    found = by_place(read_rankings(tmp_path / "out"))
+    first, second = list_scores("A", ["one", "three", "one"]), list_scores("B", ["two"])
+    np.testing.assert_allclose(
+        [found["q", place] for place in range(4)], [first[0], second[0], first[1], first[2]], rtol=1e-6
+    )
+
+
+def test_equal_logits_stay_in_the_order_of_the_input(tmp_path: Path) -> None:
+    rows = [
+        {"query_id": "q", "query": query, "doc_id": f"d{place}", "text": "same length"}
+        for place, query in enumerate(["A", "B", "A", "B"])
+    ]
+    model = "python:tests.list_scorer:by_length"
+    run_job(write_parquet(tmp_path / "in" / "a.parquet", rows), tmp_path / "out", model, top_k=3)
+    assert [row["doc_id"] for row in read_rankings(tmp_path / "out")] == ["d0", "d1", "d2"]
+
+
+def test_nested_rows(tmp_path: Path) -> None:
+    rows = scattered()
+    source = write_parquet(tmp_path / "in" / "a.parquet", nested(rows))
+    run_job(source, tmp_path / "out", MODEL)
+    check(tmp_path / "out", rows)
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_list_that_was_rejected_is_tried_again_whole(tmp_path: Path) -> None:
+    rows = scattered()
+    bad = [{**row, "text": row["text"] + " NAN" if row["doc_id"] == "q2-4" else row["text"]} for row in rows]
+    source = write_parquet(tmp_path / "in" / "a.parquet", bad)
+    run_job(source, tmp_path / "out", MODEL, max_rejected="9")
+    assert len(read_rejected(tmp_path / "out")) == 9
+    again = ["retry-rejected", str(tmp_path / "out"), "--output", str(tmp_path / "again"), "--max-rejected", "9"]
+    assert main([*again, "--workers", "1", "--cpus-per-worker", "1"]) in {0, 5}
+    retried = read_rejected(tmp_path / "again").to_pylist()
+    assert sorted(row["doc_id"] for row in retried) == [f"q2-{n}" for n in range(9)]
 
 
 def test_a_model_that_reads_lists_as_tokens(tmp_path: Path) -> None:

@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 import rankmill
+from rankmill.bench.subject import load as load_subject
 from rankmill.errors import ModelError, NonFiniteScoreError, PairTooLargeError, UsageError
 from rankmill.scoring.block_scorer import BlockScorer
 from rankmill.scoring.list_prompt import DOCUMENT_MARK, QUERY_MARK, Room, blocks
 from rankmill.scoring.load import check_model, load_encoder, load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.self_test import self_test
+from rankmill.serving.backend import ModelInfo
+from rankmill.serving.encoders import Variant
+from rankmill.serving.request import RerankRequest
 from tests.scoring.test_causal import TEXT
 from tests.scoring.tiny_llms import MAX_POSITIONS, save_tiny_lists
 from tests.tiny_models import CORPUS
@@ -219,10 +223,8 @@ def test_marks_and_special_tokens_in_texts_are_text(folder: Path) -> None:
     hostile = prompt.ids("q", ["x<|im_end|>", f"<|embed{DOCUMENT_MARK}_token|>"])
     assert (hostile == prompt.document_mark).sum() == 2
     plain = prompt.ids("q", ["x", "y"])
-    end = scorer._text.token_to_id("<|im_end|>") or next(
-        token["id"] for token in json.loads(scorer._text.to_str())["added_tokens"] if "2" in token["content"]
-    )
-    assert (hostile == end).sum() == (plain == end).sum()
+    end = Reference(folder).tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert (hostile == end).sum() == (plain == end).sum() == 2
 
 
 def test_the_order_of_a_list_counts(folder: Path) -> None:
@@ -277,8 +279,11 @@ def test_lengths_are_those_of_v3_and_of_v35(folder: Path, sliding: Path, tmp_pat
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"long_documents": "chunk"}, "--long-documents chunk is for cross-encoders"),
-        ({"instruction": "x"}, "takes no prompt"),
+        ({"long_documents": "chunk"}, "--long-documents chunk was given"),
+        ({"instruction": "x"}, "--instruction was given .* one prompt of its own"),
+        ({"template": "qwen3-reranker@1"}, "--template was given"),
+        ({"batch_tokens": 100}, "--batch-tokens was given .* one list at a time"),
+        ({"max_length": 1_000_000}, "--max-length 1000000 is more than the 1024 tokens"),
         ({"max_length": 20, "max_query_tokens": 20}, "--max-query-tokens 20 leaves nothing .* give at most 19"),
         ({"max_query_tokens": 300, "max_document_tokens": 500}, "are more than the 1024 that it reads"),
         ({"engine": "openvino"}, "openvino"),
@@ -293,6 +298,28 @@ def test_options_that_do_not_fit(folder: Path, options: dict[str, Any], words: s
 def test_a_lower_max_length_shortens_documents_first(folder: Path, asked: int, query: int) -> None:
     card = check_model(options_for(folder, max_length=asked))
     assert (card.max_query_tokens, card.max_length) == (query, asked)
+
+
+def test_lengths_that_files_state_oddly(folder: Path, tmp_path: Path) -> None:
+    for number, (stated, expected) in enumerate({"4096.0": 768, "true": 768, "400.0": 300}.items()):
+        odd = with_config(folder, tmp_path / str(number))
+        path = odd / "tokenizer_config.json"
+        tokenizer = json.loads(path.read_text()) | {"model_max_length": json.loads(stated)}
+        path.write_text(json.dumps(tokenizer))
+        assert check_model(options_for(odd)).max_length == expected
+
+
+def test_a_request_does_not_raise_the_limit_of_documents(folder: Path) -> None:
+    options = options_for(folder)
+    model = ModelInfo(name="lists", card=check_model(options), options=options)
+    request = RerankRequest(queries=("q",), documents=("a",), max_document_tokens=600)
+    assert Variant.of(request, model).changes == {}
+    assert Variant.of(replace(request, max_document_tokens=500), model).changes == {"max_document_tokens": 500}
+
+
+def test_bench_says_what_runs_it(folder: Path) -> None:
+    subject = load_subject(options_for(folder))
+    assert (subject.device, subject.chosen.engine, subject.chosen.device) == ("cpu", "torch", "cpu")
 
 
 def test_models_that_are_none(folder: Path, tmp_path: Path) -> None:

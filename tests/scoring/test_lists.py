@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 import rankmill
+from rankmill.bench.serve.asks import Ask
+from rankmill.bench.serve.sides import Bare
+from rankmill.bench.subject import score_all
 from rankmill.cli.main import main
 from rankmill.errors import ModelError, NonFiniteScoreError, UsageError
 from rankmill.scoring.lists import each_list, in_lists, list_edges
 from rankmill.scoring.load import check_model, load_encoder, load_scorer
 from rankmill.scoring.options import ScorerOptions
 from rankmill.scoring.overlap import slices
-from rankmill.scoring.reranker import Reranker
 from rankmill.scoring.self_test import self_test
 from tests.list_scorer import asked, by_length, list_scores
 
@@ -135,11 +137,27 @@ def test_queries_with_one_text_and_two_ids_are_two_lists(
     np.testing.assert_allclose([found[n] for n in range(4)], expected, rtol=1e-6)
 
 
+def test_a_bad_document_is_named_in_the_whole_input(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [("1", "one"), ("1", "two"), ("2", "three"), ("2", "NAN")]
+    lines = "".join(json.dumps({"query_id": key, "query": "q", "text": text}) + "\n" for key, text in rows)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    assert main(["score", "--model", LISTS, "--json"]) != 0
+    assert "In the whole input, the first of them is pair 3." in capsys.readouterr().err
+
+
+def test_the_bare_scorer_of_bench_keeps_lists_whole() -> None:
+    queries, texts = ["a"] * 5000 + ["b"], [str(n) for n in range(5001)]
+    found = score_all(load_scorer(options("Lists")), queries, texts)
+    np.testing.assert_allclose(found, [*list_scores("a", texts[:-1]), *list_scores("b", texts[-1:])], rtol=1e-6)
+    asked.clear()
+    asks = [Ask("a", ("one", "two")), Ask("a", ("three",))]
+    Bare(load_scorer(options("Lists"))).all(asks)
+    assert asked == [("a", ("one", "two")), ("a", ("three",))]
+
+
 @pytest.mark.parametrize("model", ["builtin", LISTS, "python:tests.batch.counting_scorer:score"])
 def test_the_flag_is_for_endpoints(model: str) -> None:
     with pytest.raises(UsageError, match=r"--listwise was given with --model .*; it is for http"):
         check_model(ScorerOptions(model=model, listwise=True))
-
-
-def test_reranker_knows_what_its_scorer_is() -> None:
-    assert Reranker(load_scorer(options("Lists")), "raw").scorer.listwise

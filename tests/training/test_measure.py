@@ -20,6 +20,7 @@ from rankmill.training.collections import read_documents, read_queries
 from rankmill.training.lists import Candidate, TrainingList
 from rankmill.training.measure import best, measure, measure_collection, measure_lists, mix
 from rankmill.types import EncodedPairs
+from tests.list_scorer import asked
 
 # The run is in document order: "wind" is fifth, "snow" sixth, "moon" third.
 BEFORE = (0.3869 + 0.3562 + 0.5) / 3
@@ -126,3 +127,13 @@ def test_mixing_adds_z_scores_of_each_query_and_ignores_constant_ones() -> None:
     mixed = mix(ids, first, second)
     assert mixed[:3] == pytest.approx([1.2247, -2.4495, 1.2247], abs=1e-4)
     assert mixed[3:].tolist() == [-1.0, 1.0]
+
+
+def test_a_scorer_of_lists_gets_a_query_at_a_time() -> None:
+    asked.clear()
+    lists = [
+        TrainingList("same", "q", tuple(Candidate(str(n), f"text {n}", float(n == 0)) for n in range(size)))
+        for size in (2500, 3)
+    ]
+    measure_lists(load_scorer(ScorerOptions(model="python:tests.list_scorer:Lists")), lists)
+    assert [len(documents) for _, documents in asked] == [2500, 3]

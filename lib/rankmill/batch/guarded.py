@@ -1,5 +1,7 @@
 """Encode and score, guarded: a row that ends its process, hangs in it, or makes the model raise costs no other row.
 
+Of a scorer of lists it costs those of its list, which are scored together or not at all.
+
 The forward pass always runs in a process of its own. Tokenising runs in the task's own process, because what dies in it
 is rare, and moves to another only for a shard that ended two processes on this machine.
 
@@ -265,8 +267,8 @@ def _salvaged(index: int, size: int, attempt: Callable[[int, int], pa.Table]) ->
         if failure.__cause__ is not None:
             raise failure.__cause__ from None  # the model's own error says more than we can
         raise TooManyRejectedError(
-            f"Shard {index} has more than {MOST_LOST} rows of which each ends the process that works on it "
-            f"({failure.args[1]}). That is a fault of the model or the machine, not of so many rows; its trace is in "
+            f"Shard {index} has more than {MOST_LOST} rows, or lists, of which each ends the process that works on it "
+            f"({failure.args[1]}). That is a fault of the model or the machine, not of so many; its trace is in "
             "the logs of Ray's workers. Mend it and run the same command again: finished shards are kept."
         ) from failure
 

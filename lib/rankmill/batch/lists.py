@@ -9,7 +9,7 @@ from rankmill.batch.freight import LIST
 from rankmill.batch.score_files import with_keys
 
 
-def in_lists(table: pa.Table) -> pa.Table:
+def lists_together(table: pa.Table) -> pa.Table:
     """Bring the rows of each list together.
 
     Args:

@@ -36,7 +36,7 @@ _FIRST_LOOK, _LAST_LOOK = 0.05, 1.0
 
 
 def score_once(row: pa.Table, memory: Remembers, score: Score, turn: Turn | None = None) -> pa.Table:
-    """Score what of a shard nobody else has scored.
+    """Score what of a shard nobody else has scored; all of a shard in lists, of which nobody is told.
 
     Args:
         row: an encoded shard.

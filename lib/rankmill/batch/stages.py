@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankmill.batch.freight import LIST, EncodedShard, ScoredShard, chunk_lists, without
-from rankmill.batch.lists import in_lists
+from rankmill.batch.lists import lists_together
 from rankmill.batch.parts import (
     SCORER,
     PartOptions,
@@ -44,6 +44,8 @@ from rankmill.storage.store import Store
 from rankmill.tables.canonical import mark, split_rejected
 from rankmill.tables.schema import BEST_CHUNK
 from rankmill.tables.trec import check_ids
+
+_BESIDE = "another document of its list; a list is scored whole or not at all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class Encode:
                 check_ids(split_rejected(table)[0])
             if self.unique:
                 refuse_duplicates(split_rejected(table)[0])
-            rest, known = (in_lists(table), None) if self.listwise else take_out(table, self.find)
+            rest, known = (lists_together(table), None) if self.listwise else take_out(table, self.find)
             yield replace(encode(shard.index, rest, self.scorer), known=known).to_row()
 
 
@@ -171,11 +173,12 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
                 raise
             bad = np.zeros(len(pairs), dtype=bool)
             bad[list(error.pairs)] = True
-            detail = None
+            blamed = [reject(table.filter(bad), rejected.schema, error.reason)]
             if pairs.lists is not None:
-                bad = np.isin(pairs.lists, pairs.lists[bad])
-                detail = "of one list with such a document; a list is scored whole or not at all"
-            rejected = pa.concat_tables([rejected, reject(table.filter(bad), rejected.schema, error.reason, detail)])
+                beside = np.isin(pairs.lists, pairs.lists[bad]) & ~bad
+                blamed.append(reject(table.filter(beside), rejected.schema, error.reason, _BESIDE))
+                bad |= beside
+            rejected = pa.concat_tables([rejected, *blamed])
             pairs, table = without(pairs, np.flatnonzero(bad)), table.filter(~bad)
     seconds = time.perf_counter() - started
     if shard.listwise:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import ModelError
+from rankmill.scoring.block_scorer import BlockScorer
 from rankmill.scoring.card import ModelCard
 from rankmill.scoring.chunks import score
 from rankmill.scoring.embedding_scorer import EmbeddingScorer
@@ -52,6 +53,8 @@ class Subject:
     @property
     def device(self) -> str:
         """`cpu` or `cuda`."""
+        if isinstance(self.scorer, BlockScorer):
+            return self.scorer.device
         return self.scorer.engine.device if isinstance(self.scorer, PairScorer | EmbeddingScorer) else "cpu"
 
     @property
@@ -59,7 +62,8 @@ class Subject:
         """How it is run, by now: a batch that did not fit into memory made the later ones smaller."""
         asked, scorer = self.options, self.scorer
         if not isinstance(scorer, PairScorer | EmbeddingScorer):
-            return Chosen(self.card.kind, "cpu", self.card.precision, None, {})
+            engine_name = "torch" if isinstance(scorer, BlockScorer) else self.card.kind
+            return Chosen(engine_name, self.device, self.card.precision, None, {})
         engine = scorer.engine
         return Chosen(
             engine=engine.name,

@@ -84,9 +84,12 @@ def rankings(reranker: Reranker, rows: Iterator[Row], *, with_text: bool) -> Ite
     Texts are held for a slice or two; for a whole query only `with_text`.
     """
     waiting: deque[Row] = deque()
+    read = 0
 
     def pairs(some: Iterable[Row]) -> Iterator[Pair]:
+        nonlocal read
         for row in some:
+            read += 1
             waiting.append(row)
             yield row.query, row.text
 
@@ -94,7 +97,7 @@ def rankings(reranker: Reranker, rows: Iterator[Row], *, with_text: bool) -> Ite
     current: str | int | None = None
     # queries with different ids may have the same text, and are different lists
     lists = (some for _, some in groupby(rows, key=lambda row: row.group)) if reranker.scorer.listwise else [rows]
-    for scored in chain.from_iterable(reranker.stream(pairs(some)) for some in lists):
+    for scored in chain.from_iterable(reranker.stream(pairs(some), before=read) for some in lists):
         for i in range(len(scored)):
             row = waiting.popleft()
             if group and row.group != current:

@@ -34,6 +34,7 @@ class BlockScorer(CardScorer):
         prompt: writes prompts.
         room: of a prompt.
         embed: runs the model.
+        device: that it runs on, `cpu` or `cuda`.
         is_out_of_memory: whether what `embed` raised says that the prompt was too large.
     """
 
@@ -46,9 +47,11 @@ class BlockScorer(CardScorer):
         prompt: ListPrompt,
         room: Room,
         embed: Embed,
+        device: str,
         is_out_of_memory: Callable[[BaseException], bool],
     ) -> None:
         super().__init__(card, encoder)
+        self.device = device
         self._text = text.tokenizer
         self._prompt = prompt
         self._room = room
@@ -63,7 +66,7 @@ class BlockScorer(CardScorer):
 
         Raises:
             NonFiniteScoreError: naming the pairs whose cosine is NaN.
-            PairTooLargeError: naming the pairs of lists with a prompt that does not fit into memory.
+            PairTooLargeError: naming all pairs of lists with a prompt that does not fit into memory.
         """
         logits, too_large = np.zeros(len(pairs), dtype=np.float32), list[int]()
         for rows in each_list(pairs):

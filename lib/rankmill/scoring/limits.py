@@ -66,7 +66,7 @@ def choose_limits(
             f"--long-documents chunk is for cross-encoders, and the model {model!r} is none; leave it out, and "
             "documents that do not fit are cut."
         )
-    own = min([positions, *(int(limit) for limit in stated if _is_limit(limit))])
+    own = min([positions, *(int(limit) for limit in stated if is_limit(limit))])
     if options.max_length is not None and options.max_length > positions:
         raise UsageError(
             f"--max-length {options.max_length} is more than the {positions} tokens that the model {model!r} has "
@@ -95,5 +95,6 @@ def choose_limits(
     return Limits(max_length, max_query_tokens, options.max_document_tokens, options.long_documents == "chunk", overlap)
 
 
-def _is_limit(value: Any) -> bool:
+def is_limit(value: Any) -> bool:
+    """Whether what a file states is a number of tokens, and not the absence of a limit."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < _NO_LIMIT

@@ -129,7 +129,9 @@ class Reranker:
             raise TypeError("pairs is a single text; give a list of (query, document).")
         return self._joined(_checked_pairs(pairs)).scores
 
-    def stream(self, pairs: Iterable[Pair], slice_pairs: int = SLICE_PAIRS) -> Iterator[ScoredPairs]:
+    def stream(
+        self, pairs: Iterable[Pair], slice_pairs: int = SLICE_PAIRS, *, before: int = 0
+    ) -> Iterator[ScoredPairs]:
         """Score a stream of pairs, a slice at a time, tokenising one slice ahead; equal pairs of a slice cost one.
 
         For a scorer of lists, neighbours with the same query are a list, which is never cut.
@@ -137,12 +139,13 @@ class Reranker:
         Args:
             pairs: query and text; read a slice ahead, in this thread.
             slice_pairs: pairs per slice at most; fewer of very long texts, more where a list is longer.
+            before: pairs that errors count before the first of these.
 
         Raises:
             Exception: whatever `pairs` raised, as it was.
             NonFiniteScoreError: the model gave NaN or infinity.
         """
-        first = 0
+        first = before
         with closing(ahead(self._encode, slices(pairs, slice_pairs, listwise=self.scorer.listwise))) as encoded:
             for part in encoded:
                 yield self._scored(part, first)

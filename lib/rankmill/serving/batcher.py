@@ -31,8 +31,8 @@ CALL_SECONDS = 0.05
 _MEMORY = 0.8
 """Weight of what was known of the speed before a call; one call says little."""
 _MANY, _LONGEST = 8, 4
-"""For every so many requests that wait, a call may be as much longer, up to so many times: in such a queue a newcomer
-hardly notices, and of more pairs the scorer makes better micro-batches."""
+"""For every so many requests that wait, a call may be once its length longer, up to so many lengths: in such a queue a
+newcomer hardly notices, and of more pairs the scorer makes better micro-batches."""
 _RETRY_SECONDS = 1.0
 """Until a scorer that asks somebody else is worth another try."""
 
@@ -42,8 +42,8 @@ class Batcher:
 
     Args:
         forward: logits of pairs, as `Scorer.logits`; called in a thread of its own, one call at a time.
-        call_tokens: of a call at most, more where it is fast, or much waits; a longer pair is a call alone.
-        call_seconds: that a call may take even so.
+        call_tokens: of a call at most, more where it is fast, or much waits; a longer pair or list is a call alone.
+        call_seconds: that a call may take even so, where little waits.
         queue_tokens: at most so many wait; a larger request is taken in where nothing else waits.
         ids_per_token: that all tokens here are counted by; see `ModelCard.ids_per_token`.
         waste: counts the padding; None where there is none.

@@ -29,7 +29,8 @@ class Variant:
         options, card = model.options, model.card
         most = options.max_document_tokens
         if most is None and (request.long_documents or options.long_documents) == "truncate":
-            most = card.max_length
+            # the documents of a list have the same limit, whatever their query leaves
+            most = card.max_length - card.max_query_tokens if card.listwise else card.max_length
         return cls(
             request.instruction if request.instruction != options.instruction else None,
             request.long_documents if request.long_documents != options.long_documents else None,

@@ -38,11 +38,12 @@ def place(model: ModelSettings, *, gpus: int) -> Placement:
 
 
 def cpus_needed(settings: EndpointSettings, *, gpus: int) -> float:
-    """CPUs that all processes reserve together when all of them run, and one replica more: of a new version."""
+    """CPUs that all processes reserve together when all of them run, and a replica of a new version beside them."""
     of_each = [place(model, gpus=gpus).cpus for model in settings.served]
     scorers = sum(model.replicas[1] * cpus for model, cpus in zip(settings.served, of_each, strict=True))
     searching = 0.0 if settings.index is None else settings.index_replicas * RETRIEVER_CPUS
-    return settings.gateways * GATEWAY_CPUS + searching + scorers + max(*of_each, GATEWAY_CPUS)
+    surge = max(*of_each, GATEWAY_CPUS) if settings.surge_percent else 0.0
+    return settings.gateways * GATEWAY_CPUS + searching + scorers + surge
 
 
 def share_cores(settings: S, *, cores: int, gpus: int) -> S:

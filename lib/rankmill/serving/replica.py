@@ -26,10 +26,10 @@ from rankmill.types import EncodedPairs
 _log = logging.getLogger("rankmill")
 
 _GPU_CALL_BATCHES = 2
-"""Micro-batches of the scorer per call, so that a GPU is not idle between them. On a CPU it is one: newcomers wait for
-the call that is being made."""
+"""Micro-batches of the scorer per call, so that a GPU is not idle between them. On a CPU about one, where few requests
+wait: newcomers wait for the call that is being made."""
 _TEXT_CALL_TOKENS = 65_536 // BYTES_PER_TOKEN
-"""Per call of a scorer that takes texts and has no micro-batches."""
+"""Per call of a scorer that has no micro-batches: of texts, or of lists."""
 _PATIENCE = Patience(attempts=2, first_wait=0.2, longest_wait=1.0, connect_timeout=5.0, answer_timeout=30.0)
 """With an endpoint behind a model: nobody waits longer for an answer, and its trouble is the client's to wait out."""
 _CANARY = ("what is the capital of France", "Paris is the capital and largest city of France.")

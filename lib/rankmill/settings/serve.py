@@ -74,8 +74,8 @@ class EndpointSettings(ModelSettings, GatewaySettings):
         25,
         ge=0,
         le=100,
-        description="of each model's replicas, how many more (1 at least) a new version may have while the old ones go "
-        "on; 0 where there is no room for that: old ones then stop first",
+        description="of the replicas of each model, the gateways and the index, how many more (1 at least) a new "
+        "version may have while the old ones go on; 0 where there is no room for that: old ones then stop first",
     )
 
     @property

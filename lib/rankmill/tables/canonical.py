@@ -31,7 +31,7 @@ REASONS = {
     "unknown_document": "--corpus has no document of this id",
     "wrong_type": "a value has another type than the column",
     "non_finite_score": "the model's logit is NaN or infinite",
-    "out_of_memory": "the pair does not fit into memory, not even alone",
+    "out_of_memory": "the pair, or its list, does not fit into memory, not even alone",
     "model_error": "the model raises an error for this pair, also when it is alone",
     "worker_crash": "the process that works on this pair dies of it, also when it is alone",
     "no_answer": "the model gives no answer for this pair within --forward-timeout, also when it is alone",

@@ -6,6 +6,7 @@ The logits come from the scorer that batch and online use, the figures from what
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby, pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -160,7 +161,8 @@ def _gain(
     scorer: Scorer, name: str, qrels: Qrels, first: pa.Table, queries: Sequence[str], texts: Sequence[str]
 ) -> Gain:
     """`first`: `query_id, doc_id, score`, maybe `rank`, a query's rows best first; row i is (queries[i], texts[i])."""
-    scores, logits = first["score"].to_numpy(), _logits(scorer, name, queries, texts)
+    ids = first["query_id"].to_pylist()
+    scores, logits = first["score"].to_numpy(), _logits(scorer, name, ids, queries, texts)
     # equal logits keep the order of the first stage, as in the batch job's rankings
     before, after, mixed = (
         evaluate(qrels, first.drop_columns("score").append_column("score", pa.array(values)), _MEASURES)
@@ -179,14 +181,23 @@ def _gain(
     )
 
 
-def _logits(scorer: Scorer, name: str, queries: Sequence[str], texts: Sequence[str]) -> NDArray[np.float32]:
+def _logits(
+    scorer: Scorer, name: str, ids: Sequence[str], queries: Sequence[str], texts: Sequence[str]
+) -> NDArray[np.float32]:
     parts = []
     with ticking(f"reranking {name}", len(queries)) as ticker:
-        for start in range(0, len(queries), _PAIRS_PER_CALL):
-            part = slice(start, start + _PAIRS_PER_CALL)
+        for part in _calls(ids, listwise=scorer.listwise):
             parts.append(scorer.logits(scorer.encode(queries[part], texts[part])))
             ticker.step(len(parts[-1]))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+
+
+def _calls(ids: Sequence[str], *, listwise: bool) -> list[slice]:
+    """Rows of each call; a scorer of lists gets a query at a time."""
+    if listwise:
+        ends = accumulate(len(list(rows)) for _, rows in groupby(ids))
+        return [slice(start, end) for start, end in pairwise([0, *ends])]
+    return [slice(start, start + _PAIRS_PER_CALL) for start in range(0, len(ids), _PAIRS_PER_CALL)]
 
 
 def texts_of_run(folder: Path, what: str, ids: Sequence[str], texts: Mapping[str, T]) -> list[T]:

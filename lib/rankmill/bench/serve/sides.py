@@ -74,6 +74,11 @@ class Bare:
     def all(self, asks: Sequence[Ask]) -> float:
         """Seconds for the pairs of all requests, at once."""
         columns = [ask.columns for ask in asks]
+        if self.scorer.listwise:  # each request is a list, also where neighbours have the same query
+            started = time.perf_counter()
+            for some in columns:
+                score_all(self.scorer, *some)
+            return time.perf_counter() - started
         queries = [query for some, _ in columns for query in some]
         texts = [text for _, some in columns for text in some]
         started = time.perf_counter()

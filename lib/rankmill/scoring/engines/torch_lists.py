@@ -1,7 +1,5 @@
 """jina-reranker-v3 in torch: a prompt's hidden states at its marks, projected in float32."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,32 +12,34 @@ from rankmill.scoring.engines.torch_load import read_weight
 from rankmill.scoring.engines.torch_padded import choose_device, set_up_torch
 from rankmill.scoring.families.bodies import BODIES
 from rankmill.scoring.list_prompt import ListPrompt
+from rankmill.scoring.model_files import ModelFiles
 from rankmill.scoring.options import ScorerOptions
-
-if TYPE_CHECKING:
-    from rankmill.scoring.families.jina_lists import JinaLists
 
 _BODY = next(body for body in BODIES if body.name == "qwen3")
 
 
-def load_lists(model: "JinaLists", prompt: ListPrompt, options: ScorerOptions) -> Embed:
+def load_lists(
+    files: ModelFiles, projector: tuple[str, str], prompt: ListPrompt, options: ScorerOptions
+) -> tuple[Embed, str]:
     """Load the weights.
 
     Args:
-        model: the model.
-        prompt: what writes the prompts that the result takes.
+        files: the model's folder.
+        projector: names of its two matrices.
+        prompt: what writes the prompts that are embedded.
         options: device and precision.
+
+    Returns:
+        What embeds prompts, and the device that it does so on.
 
     Raises:
         ModelError: the weights do not fit the architecture.
         UsageError: the device is not there, or the engine asked for is another one.
     """
-    from rankmill.scoring.families.jina_lists import PROJECTOR  # noqa: PLC0415 - that module loads this one
-
     set_up_torch(options)
     device = choose_device(options)
-    network = load_body(model.files, _BODY, options, device, *PROJECTOR, "lm_head.weight")
-    first, second = (read_weight(model.files, name).to(device) for name in PROJECTOR)
+    network = load_body(files, _BODY, options, device, *projector, "lm_head.weight")
+    first, second = (read_weight(files, name).to(device) for name in projector)
 
     def embed(ids: NDArray[np.int32]) -> tuple[Vectors, Vectors]:
         marks = np.append(np.flatnonzero(ids == prompt.document_mark), np.flatnonzero(ids == prompt.query_mark))
@@ -50,4 +50,4 @@ def load_lists(model: "JinaLists", prompt: ListPrompt, options: ScorerOptions) -
             vectors = functional.linear(functional.relu(functional.linear(marked, first)), second).cpu().numpy()
         return vectors[-1], vectors[:-1]
 
-    return embed
+    return embed, device.type

@@ -16,7 +16,7 @@ from typing import Any
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.card import ModelCard, make_card
 from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_tokenizer_code
-from rankmill.scoring.limits import Limits
+from rankmill.scoring.limits import Limits, is_limit
 from rankmill.scoring.list_prompt import (
     BLOCK_DOCUMENTS,
     INPUT_FORMAT,
@@ -36,7 +36,6 @@ PROJECTOR = ("projector.0.weight", "projector.2.weight")
 _ARCHITECTURE = "JinaForRanking"
 _LENGTHS = {False: (512, 2048), True: (1024, 8192)}
 """Tokens of a query and of a document that are read by default: of v3, and of v3.5 with its sliding windows."""
-_NO_LIMIT = 1_000_000  # transformers writes 1e30 for it
 _PROBE = ("what is it?", ("It is\n", "", " 42."))
 
 
@@ -82,13 +81,15 @@ class JinaLists:
 
         text = self.files.tokenizer.text()
         prompt = ListPrompt(self.files.tokenizer.special, text)
+        embed, device = load_lists(self.files, PROJECTOR, prompt, options)
         return BlockScorer(
             self.card(options.precision),
             self.encoder(),
             text=text,
             prompt=prompt,
             room=self.room,
-            embed=load_lists(self, prompt, options),
+            embed=embed,
+            device=device,
             is_out_of_memory=is_out_of_memory,
         )
 
@@ -102,12 +103,25 @@ def is_jina_lists(config: Mapping[str, Any]) -> bool:
     return config.get("architectures") == [_ARCHITECTURE]
 
 
-def check(model: str, config: Mapping[str, Any]) -> None:
-    """Refuse what config.json alone rules out.
+def check(model: str, config: Mapping[str, Any], options: ScorerOptions) -> None:
+    """Refuse what config.json alone rules out, and options that have no meaning for it.
 
     Raises:
         ModelError: it is no Qwen3, or quantised.
+        UsageError: naming the option.
     """
+    asked = {
+        "--instruction": options.instruction is not None,
+        "--template": options.template is not None,
+        "--batch-tokens": options.batch_tokens is not None,
+        "--long-documents chunk": options.long_documents == "chunk",
+    }
+    for flag, given in asked.items():
+        if given:
+            raise UsageError(
+                f"{flag} was given with the model {model!r}, which reads a query and all its documents in one prompt "
+                "of its own, cuts documents that do not fit, and takes one list at a time: leave it out."
+            )
     if config.get("model_type") != "qwen3":
         raise ModelError(
             f"The config.json of {model!r} contradicts itself: its architecture is {_ARCHITECTURE}, its model_type "
@@ -128,7 +142,7 @@ def read(files: ModelFiles, options: ScorerOptions) -> JinaLists:
         UsageError: a limit in `options` does not fit the model.
     """
     model, config = files.name, files.config
-    check(model, config)
+    check(model, config, options)
     refuse_prompt(model, files.sentence_transformers)
     refuse_tokenizer_code(model, files.tokenizer_config)
     _check_projector(files)
@@ -139,18 +153,17 @@ def read(files: ModelFiles, options: ScorerOptions) -> JinaLists:
 
 def _limits(files: ModelFiles, options: ScorerOptions) -> tuple[Limits, Room]:
     model, config = files.name, files.config
-    if options.long_documents == "chunk":
-        raise UsageError(
-            f"--long-documents chunk is for cross-encoders, and the model {model!r} reads whole lists; leave it out, "
-            "and documents that do not fit are cut."
-        )
     sliding = bool(config.get("use_sliding_window")) or "sliding_attention" in (config.get("layer_types") or ())
     query, document = _LENGTHS[sliding]
     positions = integer(config, "max_position_embeddings", 32_768)
-    stated = [limit for limit in files.stated_lengths if isinstance(limit, int) and 1 <= limit < _NO_LIMIT]
-    window = min([positions, *stated])
+    window = min([positions, *(int(limit) for limit in files.stated_lengths if is_limit(limit))])
+    if options.max_length is not None and options.max_length > window:
+        raise UsageError(
+            f"--max-length {options.max_length} is more than the {window} tokens that the model {model!r} reads of a "
+            "whole list; leave it out, or give less."
+        )
     pair = options.max_length or window
-    query = options.max_query_tokens or min(query, window // 4, pair // 2)
+    query = options.max_query_tokens or max(1, min(query, window // 4, pair // 2))
     longest = min(options.max_document_tokens or min(document, window // 2), pair - query)
     if longest < 1:
         raise UsageError(

@@ -50,8 +50,7 @@ def recognise(model: str, folder: Path, options: ScorerOptions) -> Reader:
         causal.refuse_prompt_options(model, options)
         return reader
     if jina_lists.is_jina_lists(config):
-        causal.refuse_prompt_options(model, options)
-        jina_lists.check(model, config)
+        jina_lists.check(model, config, options)
         return jina_lists.read
     if causal.is_language_model(model, folder, config):
         causal.check(model, folder, config, options)

@@ -29,7 +29,8 @@ Every fault, what comes of it, and the test: of this module where no other is na
 * New versions of two models, one with a single replica, fail their self-tests: `rankmill serve` ends and names one, and
   the versions before go on.
   `test_a_bad_version_ends_its_command_and_the_one_before_goes_on`
-* One of two gateways is killed under load: no request fails. `test_killing_a_gateway_under_load_fails_no_request`
+* One of two gateways is killed under load: the other one gets its requests; one connection breaks at most.
+  `test_killing_a_gateway_under_load_breaks_one_connection_at_most`
 * HAProxy is killed: connections break, and it is replaced. `test_a_killed_haproxy_is_replaced`
 """
 
@@ -232,7 +233,7 @@ def counted(server: Server) -> dict[str, float]:
     return found
 
 
-def test_killing_a_gateway_under_load_fails_no_request(server: Server) -> None:
+def test_killing_a_gateway_under_load_breaks_one_connection_at_most(server: Server) -> None:
     """What it had is sent to the other one by HAProxy, bodies of 100 kB too."""
     documents = [f"{i} ".ljust(2000, "x") for i in range(50)]
     gateways = server.replicas("gateway")
@@ -242,7 +243,10 @@ def test_killing_a_gateway_under_load_fails_no_request(server: Server) -> None:
         load.wait_for(100)
         server.wait_for_replicas("gateway", gateways[:1], count=GATEWAYS)
         load.wait_for(100)
-    assert load.statuses() == {200: len(load.replies)}
+    statuses = load.statuses()
+    broken = statuses.pop(BROKEN, 0)
+    assert broken <= 1, [reply.body for reply in load.replies if reply.status == BROKEN]
+    assert statuses == {200: len(load.replies) - broken}
 
 
 def test_a_killed_haproxy_is_replaced(server: Server) -> None:

@@ -192,9 +192,10 @@ class GuardedScore:
             return rows[0]
         pieces = [ScoredShard.from_row(piece) for piece in rows] or [unscored(shard)]
         blamed = [_blamed(shard.pairs, one, shard.rejected.schema, edges) for one in lost]
+        pairs = pa.concat_tables([piece.pairs for piece in pieces])
         return ScoredShard(
             shard.index,
-            pa.concat_tables([piece.pairs for piece in pieces]),
+            pairs.sort_by("position") if shard.listwise else pairs,
             pa.concat_tables([shard.rejected, *(piece.rejected for piece in pieces), *blamed]),
             sum(piece.scoring_seconds for piece in pieces),
             shard.known,

@@ -57,13 +57,9 @@ def with_recalled(shard: ScoredShard, recalled: pa.Table) -> ScoredShard:
 
 
 def put_back(shard: ScoredShard) -> ScoredShard:
-    """The shard with what was taken out of it, or brought together in lists, in its old place.
-
-    A copy of a rejected pair is rejected like it.
-    """
+    """The shard with what was taken out of it in its old place; a copy of a rejected pair is rejected like it."""
     if shard.known is None:
-        in_order = bool(np.all(np.diff(shard.pairs.column("position").to_numpy()) > 0))
-        return shard if in_order else replace(shard, pairs=shard.pairs.sort_by("position").combine_chunks())
+        return shard
     names = [name for name in shard.pairs.column_names if name != "document_start"]
     found = shard.known.filter(shard.known.column("logit").is_valid())
     settled, rejected = pa.concat_tables([table.select(names) for table in (shard.pairs, found)]), shard.rejected

@@ -181,13 +181,13 @@ def score_shard(shard: EncodedShard, scorer: Scorer) -> ScoredShard:
             rejected = pa.concat_tables([rejected, *blamed])
             pairs, table = without(pairs, np.flatnonzero(bad)), table.filter(~bad)
     seconds = time.perf_counter() - started
-    if shard.listwise:
-        table = table.drop_columns(LIST)
     if scored.best is not None:
         table = table.drop_columns("chunks")
         for column, characters in zip(BEST_CHUNK, scored.best.T, strict=True):
             table = table.append_column(column, pa.array(characters, pa.int32(), mask=characters < 0))
     table = table.append_column("logit", pa.array(scored.logits, pa.float32()))
+    if shard.listwise:
+        table = table.drop_columns(LIST).sort_by("position")  # ties are broken by the order of the input
     return ScoredShard(shard.index, table, rejected, seconds, shard.known)
 
 

@@ -47,6 +47,15 @@ def refuse_tokenizer_code(model: str, tokenizer_config: Mapping[str, Any]) -> No
         )
 
 
+def refuse_quantised(model: str, config: Mapping[str, Any]) -> None:
+    """Refuse weights that only the library that wrote them can read."""
+    if config.get("quantization_config"):
+        raise ModelError(
+            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
+            "library that wrote them. Give the model as float32, bfloat16 or float16."
+        )
+
+
 def check_vocabulary(
     model: str, config: Mapping[str, Any], tokenizer_json: Mapping[str, Any], special: Sequence[int]
 ) -> None:

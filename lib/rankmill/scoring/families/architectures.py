@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankmill.errors import ModelError
+from rankmill.scoring.checks import refuse_quantised
 from rankmill.scoring.files import Tensor
 from rankmill.scoring.numbers import integer
 
@@ -116,11 +117,7 @@ def family_of(model: str, config: Mapping[str, Any]) -> Family:
         )
     if family is None:
         raise ModelError(f"The model {model!r} {_what_it_is(architecture)} Usable are {_SUPPORTED}.")
-    if config.get("quantization_config"):
-        raise ModelError(
-            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
-            "library that wrote them. Give the model as float32, bfloat16 or float16."
-        )
+    refuse_quantised(model, config)
     if config.get("model_type") != family.name:
         raise ModelError(
             f"The config.json of {model!r} contradicts itself: its architecture is {architecture}, its model_type "

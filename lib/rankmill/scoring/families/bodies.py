@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankmill.errors import ModelError
+from rankmill.scoring.checks import refuse_quantised
 from rankmill.scoring.numbers import integer
 
 
@@ -63,11 +64,7 @@ def body_of(model: str, config: Mapping[str, Any]) -> Body:
         raise ModelError(
             f"The model {model!r} brings its own Python code (auto_map in config.json), which is never run."
         )
-    if config.get("quantization_config"):
-        raise ModelError(
-            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
-            "library that wrote them. Give the model as float32, bfloat16 or float16."
-        )
+    refuse_quantised(model, config)
     name = config.get("model_type")
     body = next((body for body in BODIES if body.name == name), None)
     if body is None:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.activation import activation_of
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_prompt
+from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_quantised
 from rankmill.scoring.files import read_json, read_json_if_any
 from rankmill.scoring.limits import Limits, choose_limits
 from rankmill.scoring.model_files import ModelFiles
@@ -138,11 +138,7 @@ def check(model: str, folder: Path, config: Mapping[str, Any], options: ScorerOp
             f"The model {model!r} brings its own Python code (auto_map in config.json), which is never run. Give it in "
             "its transformers form."
         )
-    if config.get("quantization_config"):
-        raise ModelError(
-            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
-            "library that wrote them. Give the model as float32, bfloat16 or float16."
-        )
+    refuse_quantised(model, config)
     family = architecture.partition("For")[0].lower()
     if config.get("model_type") != family:
         raise ModelError(

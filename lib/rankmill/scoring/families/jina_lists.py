@@ -15,7 +15,7 @@ from typing import Any
 
 from rankmill.errors import ModelError, UsageError
 from rankmill.scoring.card import ModelCard, make_card
-from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_tokenizer_code
+from rankmill.scoring.checks import check_vocabulary, refuse_prompt, refuse_quantised, refuse_tokenizer_code
 from rankmill.scoring.limits import Limits, is_limit
 from rankmill.scoring.list_prompt import (
     BLOCK_DOCUMENTS,
@@ -127,11 +127,7 @@ def check(model: str, config: Mapping[str, Any], options: ScorerOptions) -> None
             f"The config.json of {model!r} contradicts itself: its architecture is {_ARCHITECTURE}, its model_type "
             f"{config.get('model_type')!r} where 'qwen3' belongs."
         )
-    if config.get("quantization_config"):
-        raise ModelError(
-            f"The weights of the model {model!r} are quantised (quantization_config in config.json), which needs the "
-            "library that wrote them. Give the model as float32, bfloat16 or float16."
-        )
+    refuse_quantised(model, config)
 
 
 def read(files: ModelFiles, options: ScorerOptions) -> JinaLists:

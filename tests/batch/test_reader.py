@@ -1,15 +1,26 @@
 """The reader that watches the fault tests does see what it should not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.batch import counting_scorer
 from tests.batch.conftest import Row, write_parquet
 from tests.batch.jobs import run_job
 from tests.batch.reader import Reader, polled, reader_of
 
 SCORER = "python:tests.batch.counting_scorer:score"
+WATCHED_SCORER = "python:tests.batch.test_reader:watched_score"
+
+watching: list[Reader] = []
+
+
+def watched_score(queries: Sequence[str], texts: Sequence[str]) -> list[float]:
+    """The scores of `counting_scorer`; before each batch those who are `watching` look once."""
+    for reader in watching:
+        reader.look()
+    return counting_scorer.score(queries, texts)
 
 
 @pytest.fixture
@@ -35,11 +46,16 @@ def looked(reader: Reader) -> list[str]:
 
 
 def test_a_job_from_its_first_byte_to_its_last_is_without_fault(tmp_path: Path, rows: list[Row]) -> None:
-    """F20."""
-    source = write_parquet(tmp_path / "in.parquet", rows)
-    with polled(tmp_path / "out") as reader:
-        run_job(source, tmp_path / "out", SCORER)
-    assert reader.looks >= 2
+    """F20: looked at while it runs, after each part and when it is complete."""
+    source, reader = write_parquet(tmp_path / "in.parquet", rows), reader_of(str(tmp_path / "out"))
+    watching.append(reader)
+    try:
+        run_job(source, tmp_path / "out", WATCHED_SCORER)
+    finally:
+        watching.clear()
+    parts = len(list((tmp_path / "out").glob("part-*.parquet")))
+    assert reader.looks >= parts > 1
+    assert looked(reader) == []
 
 
 @pytest.mark.parametrize(

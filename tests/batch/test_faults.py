@@ -103,7 +103,7 @@ def test_a_model_that_kills_every_process_fails_the_job_in_words(tmp_path: Path,
     source = spoilt({f"d12-{number}": "EXIT" for number in range(25)})
     with pytest.raises(TooManyRejectedError) as failure:
         run_on_ray(source, tmp_path / "out", SCORER, max_rejected="100%")
-    assert "more than 16 rows of which each ends the process that works on it" in str(failure.value)
+    assert "more than 16 rows, or lists, of which each ends the process that works on it" in str(failure.value)
     assert "exit code 3" in str(failure.value)
     assert str(failure.value).endswith("finished shards are kept.")  # and nothing of Ray's
 

@@ -366,6 +366,76 @@ def test_a_call_that_breaks_fails_its_requests_and_no_later_ones(error: type[Bas
     run(test())
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_long_call_that_nobody_waits_for_is_given_up_between_its_forward_passes(stays: bool) -> None:  # noqa: FBT001
+    async def test() -> None:
+        passes, entered, go_on = 0, threading.Event(), threading.Event()
+
+        def passing(pairs: EncodedPairs) -> NDArray[np.float32]:
+            nonlocal passes
+            for _ in range(5):
+                passes += 1
+                entered.set()
+                assert go_on.wait(30)
+                shared.after_pass()
+            return expected(pairs)
+
+        shared = Batcher(passing, call_tokens=1000, queue_tokens=10**6)
+        leaving = asyncio.create_task(shared.score(request([20]), LONG))
+        staying = [asyncio.create_task(shared.score(request([20]), LONG)) for _ in range(stays)]
+        assert await asyncio.to_thread(entered.wait, 30)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        go_on.set()
+        for answer in staying:
+            await answer
+        assert passes == (5 if stays else 1)
+        passes = 0
+        await shared.alone(request([20]))  # which is nobody's request
+        await shared.score(request([20]), LONG)
+        assert passes == 10
+        await shared.close()
+
+    run(test())
+
+
+def test_after_an_error_of_the_accelerator_nothing_more_is_tried_here() -> None:
+    async def test() -> None:
+        def failing(_: EncodedPairs) -> NDArray[np.float32]:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        shared = Batcher(failing, call_tokens=20, queue_tokens=10**6)
+        for _ in range(2):
+            with pytest.raises(RequestError) as raised:
+                await shared.score(request([3]), LONG)
+            assert (raised.value.kind, raised.value.everywhere) == (Kind.UNAVAILABLE, False)
+        assert shared.broken
+        await shared.close()
+
+    run(test())
+
+
+def test_what_would_take_twice_its_time_is_not_begun_even_where_nothing_waits() -> None:
+    async def test() -> None:
+        scorer = Recorder()
+        shared = batcher(scorer, call_tokens=20)
+        scorer.open.clear()
+        slow = asyncio.create_task(shared.score(request([20]), LONG))
+        await scorer.busy()
+        await asyncio.sleep(0.05)  # 400 tokens a second at most
+        scorer.open.set()
+        await slow
+        calls = len(scorer.calls)
+        with pytest.raises(RequestError, match=r"takes this model about .* s, and 1 s are left") as raised:
+            await shared.score(request([20] * 50), 1.0)
+        assert raised.value.kind is Kind.DEADLINE
+        assert len(scorer.calls) == calls
+        await shared.score(request([20] * 50), LONG)
+        await shared.close()
+
+    run(test())
+
+
 def test_a_full_queue_refuses() -> None:
     async def test() -> None:
         scorer = Recorder()

@@ -1,5 +1,6 @@
 """Requests that change a model's limits or its instruction share what is large: its tokenizer."""
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankmill.errors import ModelError
 from rankmill.scoring.engines.choose import concrete
 from rankmill.scoring.load import ModelSource, check_model, load_encoder
 from rankmill.scoring.options import ScorerOptions
@@ -100,3 +102,20 @@ def test_what_a_model_cannot_do_is_the_requests_fault_and_what_is_kept_is_bounde
     for most in (2, 3):
         encoders.find(model, asking(max_document_tokens=most))
     assert encoders.find(model, asking(max_document_tokens=1)) is not first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tokenizer_of_other_files_than_were_deployed_is_not_used(kind: str, tmp_path: Path) -> None:
+    """Its tokens would get scores by the weights of the version that runs, and nobody would see it."""
+    KINDS[kind](tmp_path / "model")
+    model = served(tmp_path / "model")
+    encoders = Encoders([], variants=2)
+    file = next((tmp_path / "model").rglob("tokenizer.json"))
+    replaced = {"type": "Replace", "pattern": {"String": "sort"}, "content": "list"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"normalizer": replaced}))
+    with pytest.raises(ModelError, match="their files differ"):
+        Encoders([model], variants=2)
+    for request in (asking(), asking(max_document_tokens=3)):
+        with pytest.raises(RequestError, match="are not those of the version that runs") as caught:
+            encoders.find(model, request)
+        assert caught.value.kind is Kind.UNAVAILABLE

@@ -11,6 +11,8 @@ Every fault, what comes of it, and the test: of this module where no other is na
   `test_hostile_connections_are_refused_and_cost_others_nothing`
 * More slow clients than requests may run: the others are served.
   `test_gateway.test_clients_that_send_slowly_keep_nobody_out`
+* A CUDA error, after which a process is of no use: another replica scores, and a new one is started.
+  `test_a_replica_whose_accelerator_failed_is_replaced_and_its_requests_are_scored`
 * A model raises with the text that it was given: 500, and no log holds the text.
   `test_no_text_of_a_request_reaches_a_log_not_even_by_a_models_own_error`
 * Constant load, good and bad requests: nothing fails, nothing grows.
@@ -31,6 +33,8 @@ Every fault, what comes of it, and the test: of this module where no other is na
   `test_a_bad_version_ends_its_command_and_the_one_before_goes_on`
 * One of two gateways is killed under load: the other one gets its requests; one connection breaks at most.
   `test_killing_a_gateway_under_load_breaks_one_connection_at_most`
+* `rankmill serve --address` with another host or port than Ray Serve has: refused, the service that runs goes on.
+  `test_an_address_that_serve_does_not_listen_on_is_refused`
 * HAProxy is killed: connections break, and it is replaced. `test_a_killed_haproxy_is_replaced`
 """
 
@@ -70,6 +74,7 @@ pytestmark = pytest.mark.slow
 PAIR_SECONDS = 0.02
 SLEEPER = f"""
     import time
+    from pathlib import Path
 
     class Sleeper:
         '''Takes the same time for every pair, whatever else the machine does: its capacity is known.'''
@@ -78,6 +83,9 @@ SLEEPER = f"""
             for text in texts:
                 if text.startswith("canary"):
                     raise ValueError(text)
+                if text.startswith("/") and not Path(text).exists():
+                    Path(text).touch()
+                    raise RuntimeError("CUDA error: an illegal memory access was encountered")
             time.sleep({PAIR_SECONDS} * len(texts))
             return [float(len(text)) for text in texts]
 
@@ -309,10 +317,22 @@ def test_no_text_of_a_request_reaches_a_log_not_even_by_a_models_own_error(serve
     assert [file.name for file in files if b"canary-" in file.read_bytes()] == []
 
 
-def test_overload_is_refused_at_once_and_costs_no_throughput(server: Server) -> None:
+def test_a_replica_whose_accelerator_failed_is_replaced_and_its_requests_are_scored(
+    server: Server, tmp_path: Path
+) -> None:
+    before = server.replicas("scorer-sleeper")
+    body = json.dumps({"model": "sleeper", "query": "q", "documents": [str(tmp_path / "once")]})
+    assert server.post(body.encode())[0] == 200
+    assert (tmp_path / "once").exists()
+    assert not set(before) & set(server.replicas("scorer-sleeper"))
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Request-Timeout-Ms": "3000"}], ids=["full queue", "short time"])
+def test_overload_is_refused_at_once_and_costs_no_throughput(server: Server, headers: dict[str, str]) -> None:
+    """Where the queue is full, and where it is not but nobody would wait so long: whoever is taken in is served."""
     work = 5 * PAIR_SECONDS
     arrivals(server.url, sleeper_body, per_second=10, count=10)  # the first ones find nothing loaded
-    load = arrivals(server.url, sleeper_body, per_second=4 / work, count=400)
+    load = arrivals(server.url, sleeper_body, per_second=4 / work, count=400, headers=headers)
     served = [reply for reply in load.replies if reply.status == 200]
     refused = [reply for reply in load.replies if reply.status != 200]
     assert {reply.status for reply in refused} == {429}
@@ -391,6 +411,17 @@ def test_a_bad_version_ends_its_command_and_the_one_before_goes_on(server: Serve
     assert done.returncode == 2
     assert re.search(r"The model '(tiny|sleeper)' could not be started", done.stderr)
     assert load.statuses() == {200: len(load.replies)}
+
+
+def test_an_address_that_serve_does_not_listen_on_is_refused(server: Server, folder: Path) -> None:
+    """Ray Serve passes over another host or port than its own; it may be one that everybody can reach."""
+    elsewhere = [*deploying(server), "--config", config(folder, "old"), "--port", "1"]
+    done = subprocess.run(
+        elsewhere, env={**server.environment, **JOINING}, cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"listens on 127.0.0.1:{server.port}, not on 127.0.0.1:1: give" in done.stderr
+    assert server.rerank("tiny")[0] == 200
 
 
 def deploying(server: Server) -> list[str]:

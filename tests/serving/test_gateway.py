@@ -200,6 +200,27 @@ def test_an_id_that_headers_and_logs_cannot_hold_is_replaced(server: Live, given
     assert all(found.startswith("rr-") for found in ids)
 
 
+def test_tei_says_in_headers_what_it_took(server: Live) -> None:
+    headers = server.post({"query": "four", "texts": ["a", "to"]}, "/rerank").headers
+    assert headers["x-compute-characters"] == "11"
+    assert int(headers["x-compute-tokens"]) > 4
+    phases = dict(entry.split(";dur=") for entry in headers["server-timing"].split(", "))
+    assert int(headers["x-inference-time"]) == int(float(phases["score"]))
+    assert int(headers["x-tokenization-time"]) == int(float(phases["prepare"]))
+    assert headers["x-total-time"] == headers["x-compute-time"]
+    assert int(headers["x-total-time"]) >= int(headers["x-inference-time"])
+    assert "x-total-time" not in server.post({"query": "four", "documents": ["a"]}, "/rerank").headers
+
+
+def test_own_fields_and_those_of_others_hold_together(server: Live) -> None:
+    body = rerank(server, return_logits=True, top_k=2, truncation=True)
+    assert [found["logit"] for found in body["results"]] == [
+        found["relevance_score"] for found in rerank(server, activation="raw", top_n=2)["results"]
+    ]
+    too_long = server.post({"query": QUERY, "documents": DOCUMENTS, "return_logits": True, "truncation": False})
+    assert (too_long.status, too_long.json["error"]["type"]) == (400, "too_long")
+
+
 def test_known_scores_show_in_a_header(server: Live) -> None:
     body = {"query": "only this test asks this", "documents": ["a", "b"]}
     assert server.post(body).headers["x-cached-pairs"] == "0"
@@ -296,6 +317,17 @@ def test_what_breaks_a_rule_is_refused(server: Live, fields: dict[str, Any]) -> 
     assert answer.status in {400, 422}, answer.body
     assert len(answer.body) <= BODY_LIMIT
     assert b"canary" not in answer.body
+
+
+def test_an_error_names_the_field_that_was_sent(server: Live) -> None:
+    long = "canary" * 1000
+    scored = server.post({"text_1": "q", "text_2": ["d", long]}, "/score")
+    assert scored.json["error"]["message"].startswith("text_2 has a text of 6,000 characters")
+    item = server.post({"query": {"text": "q"}, "items": [{"text": long}]}, "/v1/score/tiny")
+    assert (item.status, item.json["detail"]["code"]) == (400, "INPUT_TOO_LONG")
+    assert item.json["detail"]["message"].startswith("items has a text of 6,000 characters")
+    shape = server.post({"query": "q", "passages": [{"text": "d"}]}, "/v1/ranking")
+    assert (shape.status, shape.json["message"]) == (422, "query must be an object.")
 
 
 def test_an_unknown_model_is_refused_with_the_names_of_those_that_are_known(server: Live) -> None:
@@ -476,8 +508,9 @@ def locked(models: Path) -> Iterator[tuple[Live, Path]]:
     [(route.method, route.path, True) for route in ROUTES]
     + [
         ("GET", path, False)
-        for path in ("/healthz", "/readyz", "/health", "/info", "/v1/cluster/auth", "/", "/page.js")
+        for path in ("/healthz", "/readyz", "/health", "/.well-known/ready", "/info", "/meta", "/v1/cluster/auth")
     ]
+    + [("GET", path, False) for path in ("/", "/page.js")]
     + [("GET", path, True) for path in ("/v1/models", "/v1/models/tiny", "/metrics", "/openapi.json", "/canary")],
 )
 def test_all_but_the_probes_needs_a_key(locked: tuple[Live, Path], method: str, path: str, needs_key: bool) -> None:  # noqa: FBT001
@@ -508,6 +541,7 @@ def test_probes(server: Live) -> None:
     assert server.ask("GET", "/healthz").json == {"status": "alive"}
     assert server.ask("GET", "/readyz").json == {"status": "ready"}
     assert server.ask("GET", "/health").status == 200
+    assert server.ask("GET", "/.well-known/ready").json == {"status": "ready"}
     head = server.ask("HEAD", "/healthz")
     assert (head.status, head.body) == (200, b"")
 
@@ -547,7 +581,9 @@ def test_models_and_info(server: Live) -> None:
     info = server.ask("GET", "/info").json
     assert info["model_id"] == "tiny"
     assert info["max_input_length"] == 128
-    assert "reranker" in info["model_type"]
+    assert info["served_model_name"] == "tiny"
+    assert info["model_type"] == {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}}
+    assert server.ask("GET", "/meta").json == info
 
 
 def test_metrics_count_what_happened(server: Live) -> None:
@@ -595,9 +631,9 @@ def test_the_description_covers_every_route_and_every_body_that_was_sent(server:
         assert "get" in description["paths"][path]
     references = set(_references(description))
     assert references
-    assert {reference.removeprefix("#/components/schemas/") for reference in references} <= set(
-        description["components"]["schemas"]
-    )
+    assert references <= {
+        f"#/components/{kind}/{name}" for kind, found in description["components"].items() for name in found
+    }
 
 
 def _references(value: Any) -> Iterator[str]:

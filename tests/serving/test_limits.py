@@ -37,23 +37,29 @@ def test_headers(name: bytes, value: bytes, kind: Kind | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "documents", "message"),
+    ("query", "documents", "kind", "message"),
     [
-        ("12345", ["1234567890"] * 3, None),
-        ("", [""], None),
-        ("123456", ["1"], "query has a text of 6 characters; at most 5"),
-        ("1", ["1", "12345678901"], "documents has a text of 11 characters; at most 10"),
-        ("1", ["1"] * 4, "documents has 4 texts; at most 3"),
+        ("12345", ["1234567890"] * 3, None, ""),
+        ("", [""], None, ""),
+        ("123456", ["1"], Kind.TOO_LONG, "query has a text of 6 characters; at most 5"),
+        ("1", ["1", "12345678901"], Kind.TOO_LONG, "documents has a text of 11 characters; at most 10"),
+        ("1", ["1"] * 4, Kind.INVALID, "documents has 4 texts; at most 3"),
     ],
 )
-def test_texts(query: str, documents: list[str], message: str | None) -> None:
+def test_texts(query: str, documents: list[str], kind: Kind | None, message: str) -> None:
     request = RerankRequest(queries=(query,), documents=tuple(documents))
-    if message is None:
+    if kind is None:
         limits.check_texts(request, SMALL)
         return
     with pytest.raises(RequestError, match=message) as caught:
         limits.check_texts(request, SMALL)
-    assert caught.value.kind is Kind.INVALID
+    assert caught.value.kind is kind
+
+
+def test_an_instruction_is_no_longer_than_a_query() -> None:
+    limits.check_texts(RerankRequest(queries=("1",), documents=("1",), instruction="12345"), SMALL)
+    with pytest.raises(RequestError, match="instruction has a text of 6 characters; at most 5"):
+        limits.check_texts(RerankRequest(queries=("1",), documents=("1",), instruction="123456"), SMALL)
 
 
 def test_tokens() -> None:

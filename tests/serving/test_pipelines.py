@@ -43,6 +43,10 @@ def scorer() -> Scorer:
     return load_scorer(ScorerOptions())
 
 
+def _among(count: int) -> dict[str, Any]:
+    return {"field": "year", "operator": "in", "value": [*range(count)]}
+
+
 def run(index: str, scorer: Scorer, *stages: Any, **inputs: Any) -> PipelineAnswer:
     async def rerank(query: str, documents: Sequence[str]) -> Reranked:
         pairs = scorer.encode([query] * len(documents), documents)
@@ -147,6 +151,8 @@ def test_one_field_can_be_reranked(index: str, scorer: Scorer) -> None:
         ("gte", 2004, {"car", "sea"}),
         ("gt", "a", set()),
         ("in", [2001, 2005, "x"], {"cat", "sea"}),
+        ("in", [2001.0, True, "2005"], {"cat"}),
+        ("in", [*range(2002, 12_002)], {"dog", "car", "sea"}),
     ],
 )
 def test_attribute_filters(index: str, scorer: Scorer, operator: str, value: Any, kept: set[str]) -> None:
@@ -170,6 +176,7 @@ def test_attribute_filters(index: str, scorer: Scorer, operator: str, value: Any
         [SEARCH, {"stage_id": "rerank", "parameters": {"document_field": "secret"}}],
         [SEARCH, {"stage_id": "attribute_filter", "parameters": {"field": "year", "operator": "in", "value": 1}}],
         [SEARCH, {"stage_id": "attribute_filter", "parameters": {"field": "secret", "value": 1}}],
+        [SEARCH, {"stage_id": "attribute_filter", "parameters": _among(10_001)}],
         [SEARCH, {"stage_id": "rerank", "parameters": {"inference_name": "builtin", "feature_uri": "builtin"}}],
         [{"stage_id": "search", "parameters": {"filter": "secret = 1"}}],
         [{"stage_id": "search", "parameters": {"top_k": 10**6}}],
@@ -181,6 +188,13 @@ def test_bad_pipelines_are_refused_without_an_echo(index: str, scorer: Scorer, s
         run(index, scorer, *stages, list=["secret"])
     assert caught.value.kind in {Kind.INVALID, Kind.EMPTY, Kind.UNKNOWN_FIELD}
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize("stage", ["search", "rerank"])
+def test_a_query_that_is_null_is_missing(index: str, scorer: Scorer, stage: str) -> None:
+    stages = [{"stage_id": "search", "parameters": {"query": "dogs", "mode": "dense"}}, {"stage_id": stage}]
+    with pytest.raises(RequestError, match="query is missing"):
+        run(index, scorer, *stages[stage == "search" :], query=None)
 
 
 def test_templates() -> None:

@@ -1,6 +1,7 @@
 """A scorer with its batcher and cache, against the bare scorer."""
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,40 @@ def test_the_health_check_runs_the_model(scorer: Scorer) -> None:
             await broken.score(pairs_of(scorer, 2), LONG)
         assert raised.value.kind is Kind.INTERNAL
         await Replica(Broken(scorer), queue_tokens=1, cache_bytes=0, canary=False).check()
+
+    run(test())
+
+
+@pytest.mark.parametrize("works", [False, True])
+def test_a_long_call_is_no_illness_while_its_forward_passes_end(
+    scorer: Scorer,
+    monkeypatch: pytest.MonkeyPatch,
+    works: bool,  # noqa: FBT001
+) -> None:
+    """A list cannot be interrupted; Ray Serve kills a replica whose checks wait for too long."""
+
+    async def test() -> None:
+        over, began = threading.Event(), threading.Event()
+        real = scorer.logits
+
+        def long_call(pairs: EncodedPairs) -> Any:
+            began.set()
+            while not over.wait(0.05):
+                if works:
+                    scorer.after_pass()  # type: ignore[attr-defined]
+            return real(pairs)
+
+        monkeypatch.setattr(scorer, "logits", long_call)
+        replica = Replica(scorer, queue_tokens=100_000, cache_bytes=0)
+        replica.check_seconds = 0.5
+        request = asyncio.create_task(replica.score(pairs_of(scorer, 3), LONG))
+        assert await asyncio.to_thread(began.wait, 30)
+        checking = asyncio.create_task(replica.check())
+        done, _ = await asyncio.wait([checking], timeout=2.0)
+        assert bool(done) is works
+        over.set()
+        await asyncio.gather(checking, request)
+        await replica.close()
 
     run(test())
 

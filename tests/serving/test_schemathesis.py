@@ -15,6 +15,7 @@ from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     status_code_conformance,
 )
@@ -32,6 +33,7 @@ CHECKS = [
     not_a_server_error,
     status_code_conformance,
     content_type_conformance,
+    response_headers_conformance,
     response_schema_conformance,
     allow_header_conformance,
 ]

@@ -110,6 +110,14 @@ def test_search(server: Live, mode: str | None) -> None:
     ]
 
 
+def test_pairs_that_were_known_are_told_of(server: Live) -> None:
+    """The cache keeps what an earlier search has scored."""
+    body = {"query": "wind and waves", "mode": "sparse"}
+    asked = [server.post(body, SEARCH) for _ in range(2)]
+    assert [answer.headers["x-cached-pairs"] for answer in asked] == ["0", str(asked[1].json["reranked"])]
+    assert asked[1].json["reranked"] > 0
+
+
 def test_a_filter_counts_before_the_search_and_may_leave_nothing(server: Live) -> None:
     found = server.post({"query": QUERY, "mode": "dense", "filter": "year > 2002", "retrieve_k": 2}, SEARCH).json
     assert {result["document_id"] for result in found["results"]} == {"car", "sea"}

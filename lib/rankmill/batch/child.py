@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from rankmill.batch import stacks
+from rankmill.scoring.poison import poisons
 
 UNUSABLE = 86
 """Exit code of a child that cannot go on after a CUDA error."""
@@ -54,11 +55,6 @@ class _Pulse:
         if now - self._latest >= PULSE_SECONDS:
             self._latest = now
             self._connection.send_bytes(b"")
-
-
-def poisons(error: BaseException) -> bool:
-    """Whether an error leaves a process that no CUDA call will ever succeed in again."""
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "CUDNN_STATUS" in str(error)
 
 
 def _answer(connection: Connection, function: Any, *arguments: Any, construct: bool = False) -> Any:

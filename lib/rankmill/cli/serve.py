@@ -105,9 +105,7 @@ def serving(settings: ServeSettings) -> Iterator[Endpoint]:
         cluster = stack.enter_context(connect(settings.address, num_cpus=cpus))
         stack.enter_context(sigterm_as_interrupt())
         stack.enter_context(_deployed(settings, models, index, local=cluster.local))
-        url = _url(settings)
-        _wait_for_answer(url)
-        yield Endpoint(url, tuple(models), keys.required)
+        yield Endpoint(_url(settings), tuple(models), keys.required)
 
 
 @contextmanager
@@ -123,22 +121,24 @@ def _deployed(
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # `quiet` comes too late for what Ray says while it starts
     target = application(settings, models, index)
     quiet = {"enable_access_log": False, "log_level": "WARNING"}
-    keep = False
+    keep = not local
     try:
         try:
             serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), logging_config=quiet)
+            _refuse_elsewhere(settings)
             keep = not local and _APPLICATION in serve.status().applications
             run = serve.RunTarget(target, name=_APPLICATION, route_prefix="/", logging_config=quiet)
             serve.run_many([run], wait_for_applications_running=False)
             wait_until_up(_APPLICATION, models, settings.start_timeout)
         except (RuntimeError, TimeoutError, RayError) as error:
             raise RankmillError(f"The application did not start: {error}") from error
+        _wait_for_answer(_url(settings))
         keep = False
         yield
     finally:
         if local:
             serve.shutdown()  # type: ignore[no-untyped-call]
-        elif not keep:  # a version that fails leaves the one before it
+        elif not keep:  # a version that fails leaves the one before it; one that others can ask may go on
             serve.delete(_APPLICATION)
 
 
@@ -148,6 +148,19 @@ def _refuse_taken(host: str, port: int) -> None:
         socket.create_server((host, port)).close()
     except OSError as error:
         raise UsageError(f"Cannot listen on {host}:{port}: {error.strerror or error}. Give another --port.") from error
+
+
+def _refuse_elsewhere(settings: ServeSettings) -> None:
+    """Ray Serve keeps the address that it was started with, which may be one that everybody can reach."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - as in `_deployed`; it has no public name
+
+    client = _get_global_client()
+    there = settings if client is None else client.http_config
+    if (there.host, there.port) != (settings.host, settings.port):
+        raise UsageError(
+            f"Ray Serve runs on this cluster already and listens on {there.host}:{there.port}, not on "
+            f"{settings.host}:{settings.port}: give --host {there.host} --port {there.port}, or run `serve shutdown`."
+        )
 
 
 def _url(settings: ServeSettings) -> str:

@@ -13,6 +13,8 @@ from rankmill.retrieval.milvus_client import connect, disconnect, milvus_errors,
 from rankmill.retrieval.retriever import Embed, Found, Mode, modes_with, no_such_mode
 
 _Hit = tuple[dict[str, Any], float]
+_SECONDS = 30.0
+"""For an answer of the server: as long as a request may take, unless configured otherwise."""
 
 
 class MilvusRetriever:
@@ -51,9 +53,9 @@ class MilvusRetriever:
             raise no_such_mode(mode, self.modes)
         where = "" if filter is None else render(parse(filter, self._kinds), _expression)
         if mode == "sparse":
-            return _found(await asyncio.to_thread(self._sparse, query, k, where))
+            return _found(await _on_thread(self._sparse, query, k, where))
         if mode == "dense":
-            return _found(await asyncio.to_thread(self._dense, query, k, where))
+            return _found(await _on_thread(self._dense, query, k, where))
         lists = await both(_on_thread(self._sparse, query, k, where), _on_thread(self._dense, query, k, where))
         rows = {row["doc_id"]: row for hits in lists for row, _ in hits}
         best = fuse([[row["doc_id"] for row, _ in hits] for hits in lists])[:k]
@@ -85,6 +87,7 @@ class MilvusRetriever:
                 limit=k,
                 filter=where,
                 output_fields=self._fetched,
+                timeout=_SECONDS,
             )
         # Milvus Lite gives BM25, which is never negative, with its sign turned
         found = [

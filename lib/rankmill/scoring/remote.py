@@ -141,6 +141,7 @@ class RemoteScorer(CardScorer):
         for start in range(0, len(pairs), self._patience.pairs_per_request):
             stop = start + self._patience.pairs_per_request
             scores += self._ask([list(pair) for pair in zip(queries[start:stop], texts[start:stop], strict=True)])
+            self.after_pass()
         return checked_scores(self.card.model, scores, len(pairs))
 
     def ask_list(self, query: str, documents: Sequence[str]) -> list[Any]:

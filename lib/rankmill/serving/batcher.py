@@ -10,15 +10,18 @@ waiting for the loop, until somebody comes.
 import asyncio
 import bisect
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import EndpointError, NonFiniteScoreError
+from rankmill.scoring.poison import poisons
 from rankmill.serving.backend import Work
-from rankmill.serving.calls import Call, Forward, Job, Share, Waste, next_call
+from rankmill.serving.calls import Call, Forward, Job, Share, UnwantedError, Waste, next_call
 from rankmill.serving.fair import FairOrder
+from rankmill.serving.overload import MARGIN, Promise, hopeless, in_vain
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.slices import token_counts
 from rankmill.serving.waiting import Waiting
@@ -33,6 +36,8 @@ _MEMORY = 0.8
 _MANY, _LONGEST = 8, 4
 """For every so many requests that wait, a call may be once its length longer, up to so many lengths: in such a queue a
 newcomer hardly notices, and of more pairs the scorer makes better micro-batches."""
+_KNOWN_SECONDS = 60.0
+"""After so long without a call the speed may be another: whoever comes then is tried."""
 _RETRY_SECONDS = 1.0
 """Until a scorer that asks somebody else is worth another try."""
 
@@ -63,6 +68,8 @@ class Batcher:
     ) -> None:
         self.work = Work()
         """What it has done since it was made."""
+        self.broken = False
+        """Whether nothing will ever be scored in this process again, after an error of the accelerator."""
         self._ids_per_token = ids_per_token
         self._waste = waste
         self._forward = forward
@@ -71,9 +78,12 @@ class Batcher:
         self._queue_tokens = queue_tokens
         self._queued = 0
         self._rate: float | None = None
+        self._measured_at = 0.0
         self._jobs: list[Job] = []  # by `end`
         self._order = FairOrder()
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._running: Call | None = None  # in the thread
+        self._passed_at = time.monotonic()
         self._worker: asyncio.Task[None] | None = None
         self._interrupted = False
         """Whether the thread should leave the calls that it has not begun to the loop."""
@@ -89,6 +99,21 @@ class Batcher:
         """Speed of the latest calls; None before the first."""
         return self._rate
 
+    @property
+    def seconds_since_pass(self) -> float:
+        """How long ago the latest forward pass ended, of which a call may have many."""
+        return time.monotonic() - self._passed_at
+
+    def after_pass(self) -> None:
+        """To be called by the scorer after each forward pass, in the batcher's thread.
+
+        Raises:
+            UnwantedError: for the scorer to let through; the call is given up.
+        """
+        self._passed_at = time.monotonic()
+        if self._running is not None and not self._running.wanted:
+            raise UnwantedError
+
     async def score(self, pairs: EncodedPairs, deadline: float) -> tuple[NDArray[np.float32], Work]:
         """Score pairs, which are not in chunks.
 
@@ -102,7 +127,7 @@ class Batcher:
         Raises:
             RequestError: OVERLOADED, UNAVAILABLE (closed, or its endpoint gives no scores), DEADLINE, or INTERNAL.
         """
-        if self._closed:
+        if self._closed or self.broken:
             raise RequestError(Kind.UNAVAILABLE, "This scorer is shutting down; try again.", retry_after=1.0)
         if not len(pairs):
             return np.zeros(0, dtype=np.float32), Work()
@@ -133,9 +158,9 @@ class Batcher:
     def _admit(self, pairs: EncodedPairs, deadline: float) -> Job:
         costs = np.maximum(token_counts(pairs, self._ids_per_token), 1)
         tokens = int(costs.sum())
-        if self._queued:
-            self._refuse_overload(tokens, deadline)
-        else:
+        now = asyncio.get_running_loop().time()
+        self._refuse_overload(tokens, deadline, now)
+        if not self._queued:
             self._order = FairOrder()
         self._interrupted = True
         job = Job(
@@ -143,18 +168,24 @@ class Batcher:
             costs=costs,
             waiting=Waiting(costs, pairs.lists),
             end=self._order.arrive(tokens),
-            deadline=asyncio.get_running_loop().time() + deadline,
+            due=now + MARGIN * deadline,
+            deadline=now + deadline,
             logits=np.zeros(len(pairs), dtype=np.float32),
             tokens_left=tokens,
         )
-        bisect.insort(self._jobs, job, key=lambda job: job.end)
+        bisect.insort(self._jobs, job, key=_end)
         self._queued += tokens
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
         return job
 
-    def _refuse_overload(self, tokens: int, deadline: float) -> None:
-        """Refuse what does not fit into the queue, or would only wait there until its time is over."""
+    def _refuse_overload(self, tokens: int, deadline: float, now: float) -> None:
+        """Refuse what does not fit into the queue, comes to nothing there, or makes others come to nothing."""
+        if not self._queued:
+            known = now - self._measured_at < _KNOWN_SECONDS
+            if known and self._rate and (why := hopeless(tokens, deadline, self._rate)):
+                raise RequestError(Kind.DEADLINE, why)
+            return
         wait = self._queued / self._rate if self._rate else None
         if self._queued + tokens > self._queue_tokens:
             raise RequestError(
@@ -162,16 +193,13 @@ class Batcher:
                 f"{self._queued:,} tokens wait to be scored, and at most {self._queue_tokens:,} may; try again later.",
                 retry_after=1.0 if wait is None else wait,
             )
-        if self._rate is None or wait is None:
+        if self._rate is None:
             return
-        equal_share = tokens * (len(self._jobs) + 1) / self._rate  # the worst case of `FairOrder`, were nobody to come
-        needed = min(wait + tokens / self._rate, equal_share)
-        if needed > deadline:
-            raise RequestError(
-                Kind.OVERLOADED,
-                f"Scoring this request would take about {needed:.2g} s now, and {deadline:.2g} s are left.",
-                retry_after=wait,
-            )
+        place = bisect.bisect_right(self._jobs, self._order.end_of(tokens), key=_end)
+        ahead = sum(job.tokens_left for job in self._jobs[:place])
+        behind = (Promise(job.tokens_left, job.due - now, job.deadline - now) for job in self._jobs[place:])
+        if why := in_vain(tokens, deadline, self._rate, ahead=ahead, behind=behind):
+            raise RequestError(Kind.OVERLOADED, why, retry_after=wait)
 
     async def _work(self) -> None:
         """Run calls until nothing waits."""
@@ -197,7 +225,9 @@ class Batcher:
         for number, call in enumerate(calls):
             if number and self._interrupted:
                 return number
+            self._running = call
             call.make(self._forward, self._waste)
+            self._running = None
             loop.call_soon_threadsafe(self._settle, call)
         return len(calls)
 
@@ -212,9 +242,15 @@ class Batcher:
                     self._fail(call.shares, "The endpoint of this model gives no scores now.", Kind.UNAVAILABLE)
                 else:
                     self._fail(call.shares, "The endpoint of this model refused.")
+            case UnwantedError():
+                pass
             case BaseException() as error:
                 _log.error("a forward pass of %s pairs failed", len(call.lengths), exc_info=error)
-                self._fail(call.shares, f"The model failed with {type(error).__name__}.")
+                self.broken = poisons(error)
+                if self.broken:
+                    self._fail(call.shares, "The accelerator failed.", Kind.UNAVAILABLE, everywhere=False)
+                else:
+                    self._fail(call.shares, f"The model failed with {type(error).__name__}.")
             case np.ndarray() as logits:
                 self._deliver(call.shares, logits, self._measure(call))
 
@@ -223,6 +259,7 @@ class Batcher:
         work = Work(1, len(call.lengths), tokens, call.padding, call.seconds)
         self.work += work
         rate = tokens / max(call.seconds, 1e-6)
+        self._measured_at = asyncio.get_running_loop().time()
         if self._rate is None:
             self._rate = rate
         elif rate > self._rate or 2 * tokens >= self._call_tokens:  # calls of a few tokens look slow
@@ -245,12 +282,14 @@ class Batcher:
                 self._forget(job)
                 job.done.set_result(None)
 
-    def _fail(self, shares: list[Share], message: str, kind: Kind = Kind.INTERNAL) -> None:
+    def _fail(self, shares: list[Share], message: str, kind: Kind = Kind.INTERNAL, *, everywhere: bool = True) -> None:
         retry_after = _RETRY_SECONDS if kind is Kind.UNAVAILABLE else None
         for share in shares:
             if not share.job.done.done():
                 self._forget(share.job)
-                share.job.done.set_exception(RequestError(kind, message, retry_after=retry_after, everywhere=True))
+                share.job.done.set_exception(
+                    RequestError(kind, message, retry_after=retry_after, everywhere=everywhere)
+                )
 
     def _fail_some(self, shares: list[Share], bad: tuple[int, ...]) -> None:
         """End the requests that own the pairs without a score; what the others had in that call waits once more."""
@@ -273,3 +312,7 @@ class Batcher:
         self._queued -= job.tokens_left
         if job.tokens_left:
             self._order.leave(job.end)
+
+
+def _end(job: Job) -> float:
+    return job.end

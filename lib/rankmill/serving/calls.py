@@ -19,6 +19,10 @@ Waste = Callable[[NDArray[np.int64]], int]
 """Tokens of padding of a call, by the lengths of its pairs."""
 
 
+class UnwantedError(Exception):
+    """Nobody waits any more for what a call computes: it need not go on."""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
     """A request on its way."""
@@ -30,8 +34,10 @@ class Job:
     """Rows that are in no call yet."""
     end: float
     """On the fair clock."""
+    due: float
+    """When it should have ended, on the clock of the event loop."""
     deadline: float
-    """On the clock of the event loop."""
+    """When nobody wants it any more."""
     logits: NDArray[np.float32]
     tokens_left: int
     """Of rows without a logit."""
@@ -62,6 +68,11 @@ class Call:
     seconds: float = 0.0
     padding: int = 0
     """Tokens that were computed beside those of its pairs."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody still waits for it."""
+        return any(not share.job.done.done() for share in self.shares)
 
     @property
     def tokens(self) -> int:

@@ -1,18 +1,20 @@
 """What runs in Ray Serve's replicas. Plain classes, made deployments of in serve/app.py."""
 
 import asyncio
+import logging
+import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from rankmill.errors import RankmillError
+from rankmill.errors import RankmillError, StorageError
 from rankmill.retrieval.retriever import Found, Mode
 from rankmill.serving.backend import ModelInfo, Scored
 from rankmill.serving.exchange import Message, Receive, Send
 from rankmill.serving.gateway import Gateway
 from rankmill.serving.index import IndexInfo, open_index
-from rankmill.serving.logs import log_json
+from rankmill.serving.logs import event, log_json, where
 from rankmill.serving.replica import Replica
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.scaling import BUSY, QUEUED_SECONDS
@@ -22,6 +24,10 @@ from rankmill.serving.wire import widened
 from rankmill.settings.gateway import GatewaySettings
 from rankmill.types import EncodedPairs
 
+_log = logging.getLogger(__name__)
+
+_UNUSABLE = 86
+"""Exit code of a replica that cannot go on after an error of its accelerator."""
 _SEARCHES = 16
 """Searches at a time in a replica of the index: each may hold a thread."""
 _WAITING_SEARCHES = 256
@@ -58,6 +64,8 @@ class ScorerDeployment:
         try:
             return await self._replica.score(widened(pairs), deadline)
         except RequestError as error:
+            if self._replica.broken:  # who waits here is scored by another replica, and Ray Serve starts a new one
+                os._exit(_UNUSABLE)
             return error
 
     async def awake(self) -> bool:
@@ -90,15 +98,17 @@ class RetrieverDeployment:
         self._places = asyncio.Semaphore(_SEARCHES)
         self._inside = 0
 
-    async def search(self, query: str, k: int, mode: Mode, where: str | None) -> Found | RankmillError:
+    async def search(self, query: str, k: int, mode: Mode, filter_: str | None) -> Found | RankmillError:
         """Find documents; what goes wrong as expected is returned, as in `ScorerDeployment.score`."""
         if self._inside >= _SEARCHES + _WAITING_SEARCHES:
             return RequestError(Kind.OVERLOADED, "Too many searches wait for the index.", retry_after=1.0)
         self._inside += 1
         try:
             async with self._places:
-                return await self._retriever.search(query, k, mode, where)
+                return await self._retriever.search(query, k, mode, filter_)
         except RankmillError as error:
+            if isinstance(error, StorageError):
+                _report(error)
             return error
         finally:
             self._inside -= 1
@@ -106,6 +116,12 @@ class RetrieverDeployment:
     async def awake(self) -> bool:
         """Answer."""
         return True
+
+
+def _report(error: StorageError) -> None:
+    """Say what the index's library raised and where; not its message, which may quote a query."""
+    cause = error.__cause__ or error
+    event(_log, logging.ERROR, "the index cannot be read", error=type(cause).__name__, where=where(cause))
 
 
 class GatewayDeployment:

@@ -3,12 +3,14 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from rankmill.errors import RankmillError
-from rankmill.scoring.load import ModelSource, load_encoder
+from rankmill.scoring.load import ModelSource
 from rankmill.scoring.model import Encoder
 from rankmill.serving.backend import ModelInfo
+from rankmill.serving.models import refuse_other_files
 from rankmill.serving.request import RerankRequest
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -52,6 +54,32 @@ class Variant:
         return {name: value for name, value in found.items() if value is not None}
 
 
+class DeployedFiles:
+    """The files of a model on this machine, which may not be those that were deployed.
+
+    Args:
+        model: as it was deployed.
+        shared: see `ModelSource`.
+    """
+
+    def __init__(self, model: ModelInfo, *, shared: bool = True) -> None:
+        self._model = model
+        self._shared = shared
+
+    @cached_property
+    def source(self) -> ModelSource:
+        """What the tokenizer is read from: tokens of another one would get scores, without a complaint.
+
+        Raises:
+            ModelError: the files cannot be used, or are others.
+        """
+        card, options = self._model.card, self._model.options
+        source = ModelSource(options, shared=self._shared)
+        if card.revision is None and card.token_limit is not None:  # a commit has one content, and texts no tokenizer
+            refuse_other_files(self._model, source.read(options).card(card.precision).fingerprint)
+        return source
+
+
 class Encoders:
     """Loads tokenisers and keeps them; may be called from several threads.
 
@@ -63,13 +91,16 @@ class Encoders:
         variants: tokenisers kept beyond those, the last used; also of versions that take over.
 
     Raises:
-        ModelError: a model cannot be used.
+        ModelError: a model cannot be used, or has other files here than where it was deployed from.
     """
 
     def __init__(self, models: list[ModelInfo], variants: int) -> None:
-        self._own = {model.card.fingerprint: load_encoder(model.options) for model in models}
+        self._own = {
+            model.card.fingerprint: DeployedFiles(model, shared=False).source.read(model.options).encoder()
+            for model in models
+        }
         self._variants: OrderedDict[tuple[str, Variant], Encoder] = OrderedDict()  # the keys have fingerprints
-        self._sources: dict[str, ModelSource] = {}
+        self._files: dict[str, DeployedFiles] = {}
         self._most = variants
         self._lock = threading.Lock()
         """Of the two above; nothing is loaded under it."""
@@ -78,8 +109,8 @@ class Encoders:
         """The tokeniser for a request.
 
         Raises:
-            RequestError: INVALID: the model cannot do what the request wants. UNAVAILABLE: it is a new version, whose
-                files are not here.
+            RequestError: INVALID: the model cannot do what the request wants. UNAVAILABLE: the files of this version
+                are not here.
         """
         variant = Variant.of(request, model)
         fingerprint = model.card.fingerprint
@@ -91,33 +122,36 @@ class Encoders:
             if known is not None:
                 self._variants.move_to_end(key)
                 return known
-            source = self._sources.setdefault(fingerprint, ModelSource(model.options))
-        encoder = _load(source, model, variant)
+            files = self._files.setdefault(fingerprint, DeployedFiles(model))
+        encoder = _load(files, model, variant)
         with self._lock:
-            self._sources[fingerprint] = source
+            self._files[fingerprint] = files
             self._variants[key] = encoder
             self._variants.move_to_end(key)
             if len(self._variants) > self._most:
                 self._variants.popitem(last=False)
                 used = {fingerprint for fingerprint, _ in self._variants}
-                self._sources = {name: source for name, source in self._sources.items() if name in used}
+                self._files = {name: files for name, files in self._files.items() if name in used}
         return encoder
 
 
-def _load(source: ModelSource, model: ModelInfo, variant: Variant) -> Encoder:
+def _load(files: DeployedFiles, model: ModelInfo, variant: Variant) -> Encoder:
     try:
-        options = model.options
-        if variant.long_documents == "truncate":
-            options = replace(
-                options, chunk_overlap=None, long_documents="truncate"
-            )  # an overlap means something for chunks only
+        source = files.source
+    except RankmillError as error:
+        raise RequestError(
+            Kind.UNAVAILABLE,
+            f"The files of {model.name!r} here are not those of the version that runs.",
+            retry_after=5.0,
+        ) from error
+    options = model.options
+    if variant.long_documents == "truncate":
+        # an overlap means something for chunks only
+        options = replace(options, chunk_overlap=None, long_documents="truncate")
+    try:
         return source.read(replace(options, **variant.changes)).encoder()
     except RankmillError as error:
         asked = ", ".join(variant.changes)  # the reason itself may quote the instruction
-        if not asked:
-            raise RequestError(
-                Kind.UNAVAILABLE, f"The new version of {model.name!r} cannot be read here yet.", retry_after=5.0
-            ) from error
         raise RequestError(
             Kind.INVALID, f"The model {model.name!r} cannot be used with what the request sets: {asked}."
         ) from error

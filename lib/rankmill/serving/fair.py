@@ -16,13 +16,13 @@ class FairOrder:
         self._now = 0.0
         self._ends: list[float] = []
 
-    def arrive(self, tokens: int) -> float:
-        """Take in a request.
+    def end_of(self, tokens: int) -> float:
+        """When a request would end on this clock if it came now: who ends first is served first."""
+        return self._now + tokens
 
-        Returns:
-            When it ends on this clock: who ends first is served first.
-        """
-        end = self._now + tokens
+    def arrive(self, tokens: int) -> float:
+        """Take in a request; its `end_of`."""
+        end = self.end_of(tokens)
         heapq.heappush(self._ends, end)
         return end
 

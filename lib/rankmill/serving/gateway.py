@@ -41,7 +41,8 @@ from rankmill.settings.gateway import GatewaySettings
 log = logging.getLogger(__name__)
 
 _STANDARD = ROUTES[0].dialects[-1]
-_OPEN = frozenset({"/healthz", "/readyz", "/health", "/info", "/v1/cluster/auth", *page.PATHS})
+_PROBES = ("/healthz", "/readyz", "/health", "/.well-known/ready")
+_OPEN = frozenset({*_PROBES, "/info", "/meta", "/v1/cluster/auth", *page.PATHS})
 """Asked by machines that have no key, by clients before they send theirs, and by browsers."""
 _RETRYABLE = (Kind.OVERLOADED, Kind.UNAVAILABLE)
 
@@ -160,6 +161,7 @@ class Gateway:
         seen.seconds["render"] = exchange.seconds - before
         self.metrics.scored(model.name, prepared, scored)
         headers = self._names(seen) | {"x-cached-pairs": str(scored.cached), "server-timing": _timing(seen)}
+        headers |= seen.dialect.render_headers(job.request, result, seen.seconds)
         await exchange.answer(200, answer, msgpack.CONTENT_TYPE if in_msgpack else JSON, headers)
 
     async def _search(self, exchange: Exchange, path: str, seen: Seen) -> None:
@@ -168,7 +170,8 @@ class Gateway:
         seen.spoken = stages.name
         work = partial(self._searching.answer, stages, retriever, exchange, seen)
         answer = await self._admission.run(exchange, seen, work)
-        await exchange.answer(200, answer, JSON, self._names(seen) | {"server-timing": _timing(seen)})
+        headers = self._names(seen) | {"x-cached-pairs": str(seen.cached), "server-timing": _timing(seen)}
+        await exchange.answer(200, answer, JSON, headers)
 
     async def _work(
         self, exchange: Exchange, match: Match, seen: Seen, body: bytes, allowed: float
@@ -190,6 +193,7 @@ class Gateway:
         seen.dialect = choose(match.template, value)
         seen.spoken = seen.dialect.name
         request = seen.dialect.parse(value, match.parameters)
+        seen.dialect = seen.dialect.about(value)
         model = find_model(self._models, request.model)
         seen.model = model.name
         seen.documents = len(request.documents)

@@ -1,6 +1,6 @@
 """What a request may ask for: pure checks, each of which names the limit and never repeats the request.
 
-Messages begin with the field at fault, `query` or `documents`, for dialects that call it something else.
+Messages begin with the field at fault, such as `query` or `documents`, for dialects that call it something else.
 """
 
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ def check_texts(request: RerankRequest, settings: GatewaySettings) -> None:
     wish, and `truncated` could not tell the one from the other.
 
     Raises:
-        RequestError: INVALID.
+        RequestError: INVALID (too many) or TOO_LONG.
     """
     count = len(request.documents)
     if count > settings.max_documents:
@@ -58,10 +58,13 @@ def check_texts(request: RerankRequest, settings: GatewaySettings) -> None:
     for field, texts, most in (
         ("query", request.queries, settings.max_query_characters),
         ("documents", request.documents, settings.max_document_characters),
+        ("instruction", (request.instruction or "",), settings.max_query_characters),
     ):
         longest = max(map(len, texts), default=0)
         if longest > most:
-            raise _invalid(field, f"{field} has a text of {longest:,} characters; at most {most:,} are accepted.")
+            raise RequestError(
+                Kind.TOO_LONG, f"{field} has a text of {longest:,} characters; at most {most:,} are accepted.", field
+            )
 
 
 def check_tokens(tokens: int, settings: GatewaySettings) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from rankmill.errors import ModelError
 from rankmill.scoring.engines.choose import concrete, this_machine
 from rankmill.scoring.load import check_model
 from rankmill.scoring.options import ScorerOptions
@@ -21,6 +22,24 @@ def models_of(settings: EndpointSettings) -> dict[str, ModelInfo]:
         UsageError: an option does not fit its model.
     """
     return {model.public_name: _info(model, default=not i) for i, model in enumerate(settings.served)}
+
+
+def refuse_other_files(model: ModelInfo, fingerprint: str) -> None:
+    """Make sure that what was read here is the model that was deployed.
+
+    Args:
+        model: as it was deployed.
+        fingerprint: of what was read.
+
+    Raises:
+        ModelError: it is another one: its scores would be wrong, without a complaint.
+    """
+    if fingerprint != model.card.fingerprint:
+        raise ModelError(
+            f"The model {model.options.model!r} has the fingerprint {fingerprint[:12]} here and "
+            f"{model.card.fingerprint[:12]} where it was deployed from: their files differ. Copy them again, or name a "
+            "hub id with a --revision."
+        )
 
 
 def _info(model: ModelSettings, *, default: bool) -> ModelInfo:

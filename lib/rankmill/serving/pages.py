@@ -4,14 +4,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from rankmill import __version__
 from rankmill.serving import page
 from rankmill.serving.backend import Backend, ModelInfo
 from rankmill.serving.dialects import catalogue
+from rankmill.serving.dialects.info import Info, Probe
 from rankmill.serving.exchange import JSON
 from rankmill.serving.metrics import CONTENT_TYPE, Metrics
 from rankmill.serving.online import find_model
@@ -50,13 +51,15 @@ class Pages:
         """What makes each page, by its route's Starlette template."""
         described = Page(self.description)
         written: dict[str, Writer] = {
-            "/healthz": partial(_constant, Page(b'{"status":"alive"}')),
+            "/healthz": partial(_constant, _json(Probe(status="alive"))),
             "/readyz": self._ready,
             "/health": self._ready,
+            "/.well-known/ready": self._ready,
             "/info": self._info,
+            "/meta": self._info,
             "/v1/models": self._models,
             "/v1/models/{model:path}": self._model,
-            "/v1/cluster/auth": partial(_constant, _json(catalogue.ClusterAuth().model_dump())),
+            "/v1/cluster/auth": partial(_constant, _json(catalogue.ClusterAuth())),
             "/metrics": self._numbers,
             "/openapi.json": partial(_constant, described),
         }
@@ -67,8 +70,8 @@ class Pages:
 
     async def _ready(self, _: Mapping[str, str]) -> Page:
         if await self.readiness.check():
-            return Page(b'{"status":"ready"}')
-        return Page(b'{"status":"not ready"}', 503)
+            return _json(Probe(status="ready"))
+        return _json(Probe(status="not ready"), 503)
 
     async def _info(self, _: Mapping[str, str]) -> Page:
         return _json(info(find_model(self.backend.models(), None), self.settings))
@@ -76,41 +79,39 @@ class Pages:
     async def _models(self, _: Mapping[str, str]) -> Page:
         models = self.backend.models().values()
         names = [(name, model) for model in models for name in (model.name, *model.aliases)]
-        return _json(catalogue.models([_entry(name, model) for name, model in names]).model_dump())
+        return _json(catalogue.models([_entry(name, model) for name, model in names]))
 
     async def _model(self, parameters: Mapping[str, str]) -> Page:
         name = parameters["model"]
         model = find_model(self.backend.models(), name)
-        return _json(catalogue.model(_entry(name, model)).model_dump())
+        return _json(catalogue.model(_entry(name, model)))
 
     async def _numbers(self, _: Mapping[str, str]) -> Page:
         return Page(self.metrics.text(), content_type=CONTENT_TYPE)
 
 
-def info(model: ModelInfo, settings: GatewaySettings) -> dict[str, Any]:
-    """`GET /info`, as TEI's clients read it, of the default model."""
-    return {
-        "model_id": model.name,
-        "model_sha": model.revision,
-        "model_dtype": model.card.precision,
-        "model_type": {"reranker": {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}},
-        "max_concurrent_requests": settings.max_running_requests,
-        "max_input_length": model.card.token_limit,
-        "max_batch_tokens": settings.max_request_tokens,
-        "max_batch_requests": None,
-        "max_client_batch_size": settings.max_documents,
-        "auto_truncate": True,
-        "tokenization_workers": settings.tokenizer_threads,
-        "version": __version__,
-    }
+def info(model: ModelInfo, settings: GatewaySettings) -> Info:
+    """`GET /info` and `/meta`, of the default model."""
+    return Info(
+        model_id=model.name,
+        model_sha=model.revision,
+        model_dtype=model.card.precision,
+        served_model_name=model.name,
+        max_concurrent_requests=settings.max_running_requests,
+        max_input_length=model.card.token_limit,
+        max_batch_tokens=settings.max_request_tokens,
+        max_client_batch_size=settings.max_documents,
+        tokenization_workers=settings.tokenizer_threads,
+        version=__version__,
+    )
 
 
 async def _constant(page: Page, _: Mapping[str, str]) -> Page:
     return page
 
 
-def _json(value: Any) -> Page:
-    return Page(orjson.dumps(value))
+def _json(value: BaseModel, status: int = 200) -> Page:
+    return Page(orjson.dumps(value.model_dump()), status)
 
 
 def _entry(name: str, model: ModelInfo) -> catalogue.Entry:

@@ -10,6 +10,8 @@ from rankmill.serving.dialects.fields import Count, Text
 from rankmill.serving.search import RETURNED, Scalar
 
 MOST_STAGES = 16
+MOST_VALUES = 10_000
+"""Of a filter's list."""
 
 
 class _Strict(BaseModel):
@@ -35,7 +37,7 @@ class PipelineBody(_Strict):
 class SearchParameters(_Strict):
     """Of `search`."""
 
-    query: Text = "{{INPUT.query}}"
+    query: Text
     top_k: Count | None = None
     mode: Mode | None = None
     filter: Text | None = Field(None, max_length=MAX_CHARACTERS)
@@ -46,7 +48,7 @@ class FilterParameters(_Strict):
 
     field: Text
     operator: Literal["eq", "ne", "lt", "lte", "gt", "gte", "in"] = "eq"
-    value: str | int | float | bool | list[str | int | float | bool]
+    value: str | int | float | bool | Annotated[list[str | int | float | bool], Field(max_length=MOST_VALUES)]
 
 
 class RerankParameters(_Strict):
@@ -54,7 +56,7 @@ class RerankParameters(_Strict):
 
     inference_name: Text | None = None
     feature_uri: Text | None = None
-    query: Text = "{{INPUT.query}}"
+    query: Text
     top_k: Count | None = None
     document_field: Text | None = Field(None, description="what is read of a document; null is title and text")
 

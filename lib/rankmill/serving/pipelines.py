@@ -137,7 +137,8 @@ def attribute_filter(documents: Sequence[Document], asked: FilterParameters) -> 
         raise _invalid("value", "The operator in needs a list of values, every other one a single value.")
     if documents and asked.field not in documents[0].fields:
         raise _no_field("field", documents[0])
-    return [document for document in documents if _passes(document.fields.get(asked.field), asked)]
+    passes = _test(asked)
+    return [document for document in documents if passes(document.fields.get(asked.field))]
 
 
 async def _rerank(documents: Sequence[Document], asked: RerankParameters, around: Around) -> Sequence[Document]:
@@ -185,19 +186,24 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def _passes(value: Scalar, asked: FilterParameters) -> bool:
+def _test(asked: FilterParameters) -> Callable[[Scalar], bool]:
     wanted = asked.value
     if isinstance(wanted, list):
-        return any(_alike(value, one) and value == one for one in wanted)
+        among = frozenset(map(_typed, wanted))
+        return lambda value: _typed(value) in among
     if asked.operator in {"eq", "ne"}:
-        return (_alike(value, wanted) and value == wanted) == (asked.operator == "eq")
-    return _alike(value, wanted) and _COMPARISONS[asked.operator](value, wanted)
+        return lambda value: (_typed(value) == _typed(wanted)) == (asked.operator == "eq")
+    compare = _COMPARISONS[asked.operator]
+    return lambda value: _type(value) is _type(wanted) and compare(value, wanted)
 
 
-def _alike(left: Scalar, right: Scalar) -> bool:
-    """Whether two values can be compared: both are numbers, or both are of one type."""
-    numbers = [isinstance(value, int | float) and not isinstance(value, bool) for value in (left, right)]
-    return all(numbers) or (not any(numbers) and type(left) is type(right))
+def _typed(value: Scalar) -> tuple[type, Scalar]:
+    """What makes values equal: all numbers can be, other values only those of their own type."""
+    return _type(value), value
+
+
+def _type(value: Scalar) -> type:
+    return float if type(value) is int else type(value)
 
 
 def _parameters(stage: Stage, templates: Templates) -> dict[str, JsonValue]:

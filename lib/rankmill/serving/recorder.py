@@ -31,6 +31,8 @@ class Seen:
     reason: str | None = None
     documents: int = 0
     tokens: int = 0
+    cached: int = 0
+    """Pairs whose score was known."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By phase."""
 

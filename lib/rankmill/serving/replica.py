@@ -1,5 +1,6 @@
 """One scorer at work: loaded and tested, with its batcher and its cache. Knows nothing of Ray."""
 
+import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankmill.errors import ModelError
+from rankmill.scoring.card_scorer import CardScorer
 from rankmill.scoring.chunks import best_of_chunks
 from rankmill.scoring.embedding_scorer import EmbeddingScorer
 from rankmill.scoring.load import load_scorer
@@ -20,6 +22,7 @@ from rankmill.scoring.waste import padding_tokens
 from rankmill.serving.backend import ModelInfo, Scored, Work
 from rankmill.serving.batcher import Batcher
 from rankmill.serving.cache import ScoreCache, keys
+from rankmill.serving.models import refuse_other_files
 from rankmill.serving.slices import take
 from rankmill.types import EncodedPairs
 
@@ -30,6 +33,8 @@ _GPU_CALL_BATCHES = 2
 wait: newcomers wait for the call that is being made."""
 _TEXT_CALL_TOKENS = 65_536 // BYTES_PER_TOKEN
 """Per call of a scorer that has no micro-batches: of texts, or of lists."""
+_CHECK_SECONDS = 15.0
+"""That a check waits for its turn before it looks at what is going on; half of what Ray Serve gives it."""
 _PATIENCE = Patience(attempts=2, first_wait=0.2, longest_wait=1.0, connect_timeout=5.0, answer_timeout=30.0)
 """With an endpoint behind a model: nobody waits longer for an answer, and its trouble is the client's to wait out."""
 _CANARY = ("what is the capital of France", "Paris is the capital and largest city of France.")
@@ -44,12 +49,7 @@ def load_checked(info: ModelInfo) -> Scorer:
     """
     started = time.perf_counter()
     scorer = load_scorer(info.options, _PATIENCE)
-    if scorer.fingerprint != info.card.fingerprint:
-        raise ModelError(
-            f"The model {info.options.model!r} has the fingerprint {scorer.fingerprint[:12]} here and "
-            f"{info.card.fingerprint[:12]} where it was deployed from: their files differ. Copy them again, or name a "
-            "hub id with a --revision."
-        )
+    refuse_other_files(info, scorer.fingerprint)
     if info.card.kind != "http":  # its endpoint may start later than this process, and be asked by many of them
         checks = self_test(scorer, info.card)
         failed = [f"{check.name}: {check.detail}" for check in checks if check.outcome == "failed"]
@@ -92,10 +92,13 @@ class Replica:
             waste=lambda lengths: padding_tokens(scorer, lengths) or 0,
             thread=thread,
         )
+        if isinstance(scorer, CardScorer):  # as all are that are loaded
+            scorer.after_pass = self._batcher.after_pass
         # what a pair gets in one list is not what it gets in another
         self._cache = ScoreCache(cache_bytes) if cache_bytes and not scorer.listwise else None
         self._canary = scorer.encode([_CANARY[0]], [_CANARY[1]]).rows() if canary else None
         self._reported = (time.monotonic(), 0.0)
+        self.check_seconds = _CHECK_SECONDS
 
     @classmethod
     def of(cls, info: ModelInfo, *, queue_tokens: int, cache_bytes: int) -> "Replica":
@@ -129,15 +132,30 @@ class Replica:
         best = best_of_chunks(logits, pairs)
         return Scored(best.logits, best.best, cached, work)
 
+    @property
+    def broken(self) -> bool:
+        """Whether this process is of no use any more."""
+        return self._batcher.broken
+
     async def check(self) -> None:
         """Run a pair through the model, past the queue.
+
+        A call that cannot be interrupted, such as a long list, may keep it waiting; while its forward passes end one
+        after the other, the model works.
 
         Raises:
             RankmillError: the model gave NaN or infinity.
             Exception: whatever else the forward pass failed with.
         """
-        if self._canary is not None:
-            await self._batcher.alone(self._canary)
+        if self._canary is None:
+            return
+        checking = asyncio.ensure_future(self._batcher.alone(self._canary))
+        try:
+            done, _ = await asyncio.wait([checking], timeout=self.check_seconds)
+            if done or self._batcher.seconds_since_pass > self.check_seconds:
+                await checking
+        finally:
+            checking.cancel()
 
     def load(self) -> tuple[float, float]:
         """How much there is to do.

@@ -48,15 +48,15 @@ class Searching:
             RequestError: as `strict_json.parse`, `search.search` and `pipelines.execute`.
         """
         loop = asyncio.get_running_loop()
-        value = await loop.run_in_executor(self.forward.threads, strict_json.parse, body)
         around = Around(
             retriever.within(allowed - exchange.seconds),
             partial(self._reranker, exchange, seen, allowed),
             self.settings,
         )
+        asked = await loop.run_in_executor(self.forward.threads, lambda: stages.parse(strict_json.parse(body), around))
         start = exchange.seconds
         seen.seconds["retrieve"] = 0.0  # phases are kept in the order in which they come
-        answer = await stages.run(value, around, exchange.request_id)
+        answer = await stages.run(asked, around, exchange.request_id)
         reranking = seen.seconds.get("prepare", 0.0) + seen.seconds.get("score", 0.0)
         seen.seconds["retrieve"] = exchange.seconds - start - reranking
         start = exchange.seconds
@@ -82,6 +82,7 @@ class Searching:
             seen.revision = result.revision
             seen.documents += len(documents)
             seen.tokens += found.prepared.tokens
+            seen.cached += found.scored.cached
             self.forward.metrics.scored(model.name, found.prepared, found.scored)
             return Reranked(result.logits, result.scores, result.truncated, result.model, result.revision)
 

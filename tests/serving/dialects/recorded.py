@@ -219,6 +219,15 @@ RECORDED = (
         dialect="standard",
     ),
     Recorded(
+        "litellm hosted_vllm/, rank_fields",
+        "/rerank",
+        BODY | {"documents": [{"text": text} for text in DOCUMENTS], "rank_fields": ["text"], "return_documents": True},
+        {"model": "m"},
+        with_documents,
+        OBJECTS,
+        dialect="pinecone",
+    ),
+    Recorded(
         "litellm infinity/",
         "/infinity/rerank",
         BODY | {"top_n": 2, "return_documents": True},

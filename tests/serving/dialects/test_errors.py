@@ -2,19 +2,27 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from rankmill.serving.dialects.dashscope import DASHSCOPE
 from rankmill.serving.dialects.dialect import Dialect
-from rankmill.serving.dialects.routes import ROUTES
+from rankmill.serving.dialects.mixedbread import MIXEDBREAD
+from rankmill.serving.dialects.nim import NIM
+from rankmill.serving.dialects.pinecone import PINECONE
+from rankmill.serving.dialects.routes import ROUTES, choose
+from rankmill.serving.dialects.sie import SIE
+from rankmill.serving.dialects.vllm_score import SIDES, VLLM_SCORE
+from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.limits import check_texts
-from rankmill.serving.request import RerankRequest
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.settings.gateway import GatewaySettings
+from tests.serving.dialects.recorded import RECORDED, Recorded
 
 DIALECTS = {dialect.name: dialect for route in ROUTES for dialect in route.dialects}
-SMALL = GatewaySettings(max_query_characters=5, max_document_characters=5)
+SHORT_QUERIES, SHORT_DOCUMENTS = GatewaySettings(max_query_characters=5), GatewaySettings(max_document_characters=5)
 OWN_400 = {Kind.INVALID, Kind.EMPTY, Kind.TOO_LONG, Kind.UNKNOWN_FIELD}
 MESSAGE = "There is something wrong with them."
 
@@ -45,9 +53,9 @@ def test_nobody_but_tei_uses_424_and_nobody_retries_on_it(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("dialect", "kind", "expected"),
     [
-        ("cohere", Kind.INVALID, (400, {"message": MESSAGE})),
-        ("cohere", Kind.UNKNOWN_FIELD, (422, {"message": MESSAGE})),
-        ("cohere", Kind.OVERLOADED, (429, {"message": MESSAGE})),
+        ("cohere", Kind.INVALID, (400, {"message": MESSAGE, "detail": MESSAGE})),
+        ("cohere", Kind.UNKNOWN_FIELD, (422, {"message": MESSAGE, "detail": MESSAGE})),
+        ("cohere", Kind.OVERLOADED, (429, {"message": MESSAGE, "detail": MESSAGE})),
         ("voyage", Kind.INVALID, (400, {"detail": MESSAGE})),
         ("voyage", Kind.UNAVAILABLE, (503, {"detail": MESSAGE})),
         ("tei", Kind.EMPTY, (400, {"error": MESSAGE, "error_type": "Empty"})),
@@ -124,16 +132,102 @@ def test_an_overload_says_so_in_the_standard_dialect() -> None:
     assert (status, body["error"]["type"]) == (429, "overloaded")
 
 
+def over_limit(dialect: Dialect, body: Any, path: Mapping[str, str], settings: GatewaySettings) -> Any:
+    """The error's body, of a body that passes a limit."""
+    request = dialect.parse(body, path)
+    with pytest.raises(RequestError) as raised:
+        check_texts(request, settings)
+    return dialect.about(body).render_error(raised.value)[1]
+
+
+@pytest.mark.parametrize("settings", [SHORT_QUERIES, SHORT_DOCUMENTS], ids=["query", "documents"])
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda recorded: recorded.client)
+def test_a_limit_names_a_field_that_the_client_sent(recorded: Recorded, settings: GatewaySettings) -> None:
+    error = over_limit(choose(recorded.path, recorded.body), recorded.body, recorded.parameters, settings)
+
+    (name,) = re.findall(r"([a-z_0-9.]+) has a text of", json.dumps(error))[:1]
+    sent: Any = recorded.body
+    for part in name.split("."):
+        sent = sent[part]
+    assert sent
+
+
+@pytest.mark.parametrize(("left", "right"), SIDES)
+def test_a_limit_names_either_side_of_a_vllm_score(left: str, right: str) -> None:
+    body = {left: "what is it?", right: ["a fish", "a framework"]}
+
+    (queries, documents) = (
+        over_limit(VLLM_SCORE, body, {}, settings)["error"] for settings in (SHORT_QUERIES, SHORT_DOCUMENTS)
+    )
+
+    assert queries["message"].startswith(f"{left} has a text of 11 characters")
+    assert documents["message"].startswith(f"{right} has a text of 11 characters")
+    assert documents["param"] == "input_tokens"
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "name"),
+    [
+        ("/sglang/v1/rerank", {"query": "q", "documents": ["a"], "instruct": "judge"}, "instruct"),
+        ("/rerank", {"query": "q", "documents": ["a"], "instruction": "judge"}, "instruction"),
+        (
+            "/rerank",
+            {"input": {"query": "q", "documents": ["a"]}, "parameters": {"instruct": "judge"}},
+            "parameters.instruct",
+        ),
+    ],
+)
+def test_an_error_about_the_instruction_names_its_field(path: str, fields: dict[str, Any], name: str) -> None:
+    dialect = choose(path, fields)
+    dialect.parse(fields, {})
+
+    error = dialect.about(fields).render_error(RequestError(Kind.TOO_LONG, "instruction is too long.", "instruction"))
+
+    assert f'"{name} is too long."' in json.dumps(error[1])
+
+
+def test_an_item_that_is_too_long_for_sie_has_a_code_of_its_own() -> None:
+    body = {"query": {"text": "q"}, "items": [{"text": "a framework"}]}
+
+    assert over_limit(SIE, body, {"model": "m"}, SHORT_DOCUMENTS)["detail"] == {
+        "code": "INPUT_TOO_LONG",
+        "message": "items has a text of 11 characters; at most 5 are accepted.",
+    }
+
+
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
-def test_a_limit_names_fields_as_the_dialect_does(dialect: Dialect) -> None:
-    declared = dialect.request_model.model_json_schema()
-    names = {name for part in (declared, *declared.get("$defs", {}).values()) for name in part.get("properties", ())}
-    for query, documents in (("q" * 9, "d"), ("q", "d" * 9)):
-        with pytest.raises(RequestError) as raised:
-            check_texts(RerankRequest(queries=(query,), documents=(documents,)), SMALL)
-        found = json.dumps(dialect.render_error(raised.value)[1])
-        (name,) = re.findall(r"([a-z.]+) has a text of 9 characters", found)[:1]
-        assert set(name.split(".")) <= names
+def test_too_long_has_the_status_of_invalid(dialect: Dialect) -> None:
+    statuses = {dialect.render_error(RequestError(kind, MESSAGE))[0] for kind in (Kind.TOO_LONG, Kind.INVALID)}
+
+    assert len(statuses) == 1
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "message"),
+    [
+        (NIM, {"query": "q", "passages": [{"text": "a"}]}, "query must be an object."),
+        (NIM, {"query": {"text": "q"}, "passages": [{"text": "a"}, "b"]}, "passages[1] must be an object."),
+        (NIM, {"query": {}, "passages": [{"text": "a"}]}, "query.text is missing."),
+        (SIE, {"query": "q", "items": [{"text": "a"}]}, "query must be an object."),
+        (SIE, {"query": {"text": "q"}, "items": ["a"]}, "items[0] must be an object."),
+        (SIE, {"query": {"text": "q"}, "items": [{"text": "a"}], "options": 3}, "options must be an object."),
+        (DASHSCOPE, {"input": "q"}, "input must be an object."),
+        (DASHSCOPE, {"input": {"documents": ["a"]}}, "input.query is missing."),
+        (PINECONE, {"query": "q", "documents": ["a"], "parameters": "END"}, "parameters must be an object."),
+        (MIXEDBREAD, {"query": "q", "input": []}, "input is empty; it must hold at least one."),
+        (VLLM_SCORE, {"text_1": {"content": ["a"]}, "text_2": "a"}, "text_1.content[0] must be an object."),
+        (VLLM_SCORE, {"text_1": 3, "text_2": "a"}, "text_1 should be a string, an object or a list."),
+        (VLLM_SCORE, {"text_1": "q", "text_2": ["a", 3]}, "text_2[1] should be a string or an object."),
+        (VLLM_SCORE, {"text_1": "q", "text_2": []}, "text_2 is empty; it must hold at least one."),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name if isinstance(value, WireFormat) else "",
+)
+def test_a_body_of_another_shape_is_refused_in_its_own_words(dialect: Dialect, body: Any, message: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        dialect.parse(body, {"model": "m"})
+
+    assert str(raised.value) == message
+    assert message in json.dumps(dialect.render_error(raised.value)[1])
 
 
 def test_langchain_can_look_for_a_request_id_in_the_detail_of_nim() -> None:

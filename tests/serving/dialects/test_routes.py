@@ -5,9 +5,13 @@ from typing import Any
 import pytest
 from starlette.routing import compile_path
 
+from rankmill.serving.dialects import routes
 from rankmill.serving.dialects.routes import ROUTES, choose
+from rankmill.serving.dialects.signs import SIGNS
 
 ANY = {"query": "q", "documents": ["a"]}
+IN_PARTS = {"content": [{"type": "text", "text": "a"}]}
+OWN = ({"return_logits": True}, {"min_score": 0.0}, {"activation": "raw"}, {"long_documents": "chunk"})
 
 
 @pytest.mark.parametrize(
@@ -21,9 +25,18 @@ ANY = {"query": "q", "documents": ["a"]}
         (ANY | {"raw_scores": False, "return_documents": True}, "infinity"),
         (ANY | {"top_k": None}, "voyage"),
         (ANY | {"truncation": True}, "voyage"),
+        (ANY | {"truncation": None}, "voyage"),
         (ANY | {"instruct": "i"}, "sglang"),
         (ANY | {"use_activation": None}, "vllm_rerank"),
         (ANY | {"truncate_prompt_tokens": 3}, "vllm_rerank"),
+        ({"query": IN_PARTS, "documents": ["a"]}, "vllm_rerank"),
+        ({"query": "q", "documents": [IN_PARTS, "b"]}, "vllm_rerank"),
+        ({"query": "q", "documents": IN_PARTS}, "vllm_rerank"),
+        ({"query": "q", "documents": ["a", IN_PARTS]}, "standard"),
+        ({"query": "q", "documents": [IN_PARTS | {"text": "a"}]}, "standard"),
+        ({"query": "q", "documents": [{"content": "a"}]}, "standard"),
+        ({"query": "q", "documents": [{}]}, "standard"),
+        ({"query": {}, "documents": []}, "standard"),
         (ANY, "standard"),
         (ANY | {"instruction": "i", "return_logits": True}, "standard"),
         ({}, "standard"),
@@ -37,6 +50,40 @@ def test_shared_paths(path: str, body: Any, dialect: str) -> None:
     assert choose(path, body).name == dialect
 
 
+@pytest.mark.parametrize("own", OWN, ids=str)
+@pytest.mark.parametrize(
+    "others",
+    [{"raw_scores": True}, {"top_k": 1}, {"instruct": "i"}, {"use_activation": True}, {"rank_fields": ["text"]}],
+    ids=str,
+)
+def test_own_fields_are_nobody_elses(own: dict[str, Any], others: dict[str, Any]) -> None:
+    nulls = dict.fromkeys(own)
+    for path in ("/rerank", "/v1/rerank"):
+        assert choose(path, ANY | others | own).name == "standard"
+        assert choose(path, ANY | others | nulls) is choose(path, ANY | others)
+    # where they are unknown they are refused, not passed over
+    assert choose("/v2/rerank", ANY | others | own).name == "cohere"
+
+
+@pytest.mark.parametrize(("key", "value"), [("texts", ["a"]), ("input", ["a"]), ("property", "")])
+def test_fields_that_hold_the_documents_come_first(key: str, value: Any) -> None:
+    assert choose("/rerank", ANY | {key: value, "activation": "raw"}) is choose("/rerank", ANY | {key: value})
+
+
+@pytest.mark.parametrize(
+    "key", ["texts", "input", "property", "raw_scores", "instruct", "parameters", "rank_fields", "return_logits"]
+)
+def test_a_null_is_no_sign(key: str) -> None:
+    assert choose("/rerank", ANY | {key: None}).name == "standard"
+    assert choose("/rerank", ANY | {key: None, "top_k": None}).name == "voyage"
+
+
+def test_the_table_of_signs_is_what_the_code_does() -> None:
+    rows = [" ".join(line.split()) for line in (routes.__doc__ or "").splitlines() if line.startswith("| `")]
+
+    assert rows == [f"| {sign.text} | {sign.dialect.name} |" for sign in SIGNS]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "dialect"),
     [
@@ -45,6 +92,9 @@ def test_shared_paths(path: str, body: Any, dialect: str) -> None:
         ("/v2/rerank", ANY | {"rank_fields": ["text"]}, "cohere"),
         ("/v2/rerank", ANY | {"top_k": 3}, "cohere"),
         ("/v2/rerank", ANY | {"use_activation": False}, "vllm_rerank"),
+        ("/v2/rerank", {"query": "q", "documents": [IN_PARTS]}, "vllm_rerank"),
+        ("/v2/rerank", ANY | {"return_logits": True}, "cohere"),
+        ("/v1/rerank", {"query": "q", "documents": [{"content": "a"}], "rank_fields": ["content"]}, "standard"),
         ("/infinity/rerank", ANY, "infinity"),
         ("/inference/v1/rerank", ANY, "fireworks"),
     ],

@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,50 @@ def test_own_extensions() -> None:
     assert answer["model_revision"] == "abc"
 
 
+@pytest.mark.parametrize(
+    ("fields", "asks"),
+    [
+        ({"top_k": 2}, {"top_n": 2}),
+        ({"top_k": 2, "top_n": 1}, {"top_n": 1}),
+        ({"top_k": 1, "top_n": 2}, {"top_n": 2}),
+        ({"truncation": False}, {"truncate": False}),
+        ({"truncation": "true"}, {"truncate": True}),
+        ({"max_tokens_per_query": 7}, {"max_query_tokens": 7}),
+        ({"max_tokens_per_query": 0, "max_tokens_per_doc": 0}, {}),
+    ],
+)
+def test_beside_own_fields_those_of_others_hold(fields: dict[str, Any], asks: dict[str, Any]) -> None:
+    own = BODY | {"return_logits": True}
+
+    found = choose("/v1/rerank", own | fields).parse(own | fields, {})
+
+    assert found == replace(STANDARD.parse(own, {}), **asks)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ours"),
+    [
+        ("raw_scores", False, "activation"),
+        ("use_activation", CANARY, "activation"),
+        ("instruct", CANARY, "instruction"),
+        ("truncate_prompt_tokens", -1, "max_tokens_per_doc"),
+    ],
+)
+def test_beside_own_fields_those_with_another_meaning_are_refused(name: str, value: Any, ours: str) -> None:
+    body = BODY | {"min_score": 0.5, name: value}
+
+    error = refused(choose("/rerank", body), body)
+
+    assert str(error) == f"{name} means nothing here; send {ours} instead."
+    assert (error.kind, error.field) == (Kind.INVALID, name)
+
+
+@pytest.mark.parametrize("field", ["max_tokens_per_doc", "max_tokens_per_query"])
+@pytest.mark.parametrize("value", [-1, True, "2", 1.5])
+def test_a_number_of_tokens_is_whole_and_not_negative(field: str, value: Any) -> None:
+    assert refused(STANDARD, BODY | {field: value}).field == field
+
+
 def test_the_best_chunk_is_shown_where_a_document_had_several() -> None:
     request = STANDARD.parse(BODY, {})
     result = result_of(request, [3.0, 2.0, 1.0])
@@ -220,6 +265,21 @@ def test_vllm(fields: dict[str, Any], truncate: bool, pair: int | None, activati
         assert (request.truncate, request.max_pair_tokens, request.activation) == (truncate, pair, activation)
 
 
+def test_the_headers_of_tei() -> None:
+    request = TEI.parse({"query": "four", "texts": ["a", "敏捷"]}, {})
+    seconds = {"read": 0.0012, "prepare": 0.0023, "score": 0.0104, "render": 0.0007}
+
+    assert TEI.render_headers(request, result_of(request, [1, 2]), seconds) == {
+        "x-compute-characters": "11",  # of the pairs
+        "x-compute-tokens": "9",
+        "x-compute-time": "14",
+        "x-total-time": "14",
+        "x-tokenization-time": "2",
+        "x-inference-time": "10",
+    }
+    assert STANDARD.render_headers(request, result_of(request, [1, 2]), seconds) == {}
+
+
 def test_vllm_refuses_what_vllm_removed() -> None:
     assert "use_activation" in str(refused(VLLM_RERANK, BODY | {"normalize": True}))
 
@@ -236,6 +296,14 @@ def test_vllm_scores_pairs_under_four_names(left: str, right: str) -> None:
     assert str(refused(VLLM_SCORE, {left: ["p", "q"], right: ["a", "b", "c"]})) == (
         f"{left} has 2 texts and {right} has 3; send one for all, or as many of each."
     )
+
+
+def test_vllm_ranks_one_document_as_it_ranks_a_list() -> None:
+    part = {"content": [{"type": "text", "text": "a"}]}
+
+    for documents in ("a", part, ["a"], [part]):
+        assert VLLM_RERANK.parse({"query": part, "documents": documents}, {}).pairs == (("a",), ("a",))
+    assert refused(VLLM_RERANK, {"query": "q", "documents": []}).kind is Kind.EMPTY
 
 
 def test_images_are_refused() -> None:

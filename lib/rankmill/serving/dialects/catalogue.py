@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel
+from rankmill.serving.dialects.parts import Whole
 
 
-class ClusterAuth(BaseModel):
+class ClusterAuth(Whole):
     """Of `GET /v1/cluster/auth`."""
 
     auth: bool = False
@@ -36,7 +36,7 @@ class Entry:
     """Tokens of a pair; None where nobody here knows a limit."""
 
 
-class Model(BaseModel):
+class Model(Whole):
     """One model, for clients of OpenAI, NIM and Xinference."""
 
     id: str
@@ -51,7 +51,7 @@ class Model(BaseModel):
     model_uid: str
 
 
-class CohereModel(BaseModel):
+class CohereModel(Whole):
     """One model, for clients of Cohere."""
 
     name: str
@@ -61,7 +61,7 @@ class CohereModel(BaseModel):
     context_length: int | None
 
 
-class Models(BaseModel):
+class Models(Whole):
     """All models, the default one first."""
 
     object: Literal["list"] = "list"

@@ -2,7 +2,8 @@
 
 A field that Cohere does not have is refused with 422. Not refused are `return_documents` and `rank_fields`, which were
 version 1's and which LiteLLM sends to this path unless told otherwise; it reads the documents back.
-Version 1 (`/v1/rerank`) is one of those that `standard` answers.
+Version 1 (`/v1/rerank`) is one of those that `standard` answers. Errors have a `detail` as well, which clients of Jina
+read wherever they are pointed.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,7 @@ from rankmill.serving.dialects.fields import (
     as_objects,
     texts_of,
 )
-from rankmill.serving.dialects.parts import entries, status_of
-from rankmill.serving.dialects.standard import Meta, meta
+from rankmill.serving.dialects.parts import Meta, entries, meta, status_of
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
@@ -91,7 +91,7 @@ _STATUS = {Kind.INVALID: 400, Kind.EMPTY: 400, Kind.TOO_LONG: 400}
 
 
 def _write_error(error: RequestError) -> tuple[int, dict[str, str]]:
-    return status_of(error, _STATUS), {"message": error.message}
+    return status_of(error, _STATUS), {"message": error.message, "detail": error.message}
 
 
 COHERE = WireFormat(

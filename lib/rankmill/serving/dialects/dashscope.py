@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, as_objects, texts_of
 from rankmill.serving.dialects.parts import entries, status_of
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -110,5 +110,5 @@ DASHSCOPE = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"query": "input.query", "documents": "input.documents"},
+    names=called(query="input.query", documents="input.documents", instruction="parameters.instruct"),
 )

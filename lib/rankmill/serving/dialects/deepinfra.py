@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects.fields import LenientBody, Text, Texts
 from rankmill.serving.dialects.parts import status_of
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -80,5 +80,5 @@ DEEPINFRA = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"query": "queries"},
+    names=called(query="queries"),
 )

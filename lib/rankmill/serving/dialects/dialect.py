@@ -51,3 +51,23 @@ class Dialect(Protocol):
 
     def render_error(self, error: RequestError) -> tuple[int, Any]:
         """HTTP status and JSON value that the dialect's clients expect of an error."""
+
+    def render_headers(
+        self, request: RerankRequest, result: RerankResult, seconds: Mapping[str, float]
+    ) -> dict[str, str]:
+        """Headers that only this dialect's clients look for, names in lower case.
+
+        Args:
+            request: what `parse` made of the body.
+            result: what became of it.
+            seconds: by phase, as `Seen.seconds` has them.
+        """
+
+    def about(self, body: Any) -> "Dialect":
+        """The same dialect, for errors about what `parse` made of a body: they name its fields as the body does.
+
+        Those of `parse` itself do so already.
+
+        Args:
+            body: that `parse` accepted.
+        """

@@ -17,8 +17,12 @@ def _boolean(value: Any) -> Any:
     return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
 
 
-def _form(value: Any) -> str | None:
-    return "string" if isinstance(value, str) else "object" if isinstance(value, dict) else None
+_FORMS: dict[type, str] = {str: "string", dict: "object", list: "list"}
+
+
+def form(value: Any) -> str | None:
+    """What tells the members of a union apart: `string`, `object` or `list`; None for anything else."""
+    return _FORMS.get(type(value))
 
 
 Text = Annotated[str, Strict()]
@@ -27,10 +31,11 @@ Flag = Annotated[
 ]
 """true, false, or either of them as a string."""
 Count = Annotated[int, Strict(), Field(ge=1)]
+NonNegative = Annotated[int, Strict(), Field(ge=0)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 TextOrObject = Annotated[
     Annotated[Text, Tag("string")] | Annotated[dict[Text, JsonValue], Tag("object")],
-    Discriminator(_form, custom_error_type="form", custom_error_message="Input should be a string or an object"),
+    Discriminator(form, custom_error_type="form", custom_error_message="Input should be a string or an object"),
 ]
 """A text, or an object with a `text` and perhaps other fields."""
 Texts = Annotated[list[Text], Field(min_length=1, fail_fast=True)]

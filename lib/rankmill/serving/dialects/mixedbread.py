@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, RankFields, Text, texts_of
 from rankmill.serving.dialects.parts import Usage, entries, status_of, usage
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
 
@@ -76,5 +76,5 @@ MIXEDBREAD = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"documents": "input"},
+    names=called(documents="input"),
 )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects.fields import Count, LenientBody, Text
 from rankmill.serving.dialects.parts import Usage, entries, status_of, usage
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -89,5 +89,5 @@ NIM = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"query": "query.text", "documents": "passages"},
+    names=called(query="query.text", documents="passages"),
 )

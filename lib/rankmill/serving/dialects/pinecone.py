@@ -1,6 +1,7 @@
 """`POST /rerank`, Pinecone's: pinecone for Python.
 
-Told apart by `rank_fields` or `parameters`; the client always sends the first.
+Told apart by `rank_fields` or `parameters`; the client always sends the first. LiteLLM `hosted_vllm/` sends it where it
+is given some, and reads `results`, so that they are there beside `data`.
 """
 
 from collections.abc import Mapping
@@ -41,6 +42,14 @@ class PineconeResult(BaseModel):
     document: dict[str, Any] | None = None
 
 
+class PineconeRelevance(BaseModel):
+    """The same for LiteLLM."""
+
+    index: int
+    relevance_score: float
+    document: dict[str, Any] | None = None
+
+
 class PineconeUsage(BaseModel):
     """Nothing is billed; the client reads it."""
 
@@ -52,6 +61,7 @@ class PineconeAnswer(BaseModel):
 
     model: str
     data: list[PineconeResult]
+    results: list[PineconeRelevance]
     usage: PineconeUsage
 
 
@@ -69,8 +79,12 @@ def _read(body: PineconeBody, path: Mapping[str, str]) -> RerankRequest:
 def _write(body: PineconeBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:
     del request
     documents = None if body.return_documents is False else as_objects(body.documents)
-    data = entries(result, "score", documents)
-    return {"model": result.model, "data": data, "usage": {"rerank_units": 1}}
+    return {
+        "model": result.model,
+        "data": entries(result, "score", documents),
+        "results": entries(result, "relevance_score", documents),
+        "usage": {"rerank_units": 1},
+    }
 
 
 _CODES = {

@@ -1,19 +1,24 @@
 """Which dialects are spoken on which path, and how one is chosen where several share a path.
 
-Only the body decides, by the keys it has: clients send no other sign of whose server they think they talk to. On every
-path the first line below that fits counts, of those whose dialect is spoken there; else it is the path's last dialect.
+Only the body decides. On every path the first line below that fits counts, of those whose dialect is spoken there (see
+`rankmill.serving.dialects.signs`); else it is the path's last dialect.
 
-| keys                                 | dialect    |
-|--------------------------------------|------------|
-| `texts`                              | TEI        |
-| `input` and `query`                  | Mixedbread |
-| `input`                              | DashScope  |
-| `property`                           | Weaviate   |
-| `raw_scores`                         | Infinity   |
-| `top_k`, or `truncation`             | Voyage     |
-| `instruct`                           | SGLang     |
-| any that only vLLM has               | vLLM       |
-| `parameters`, or `rank_fields`       | Pinecone   |
+| a body with                                                                      | is in the words of |
+|----------------------------------------------------------------------------------|--------------------|
+| `texts`                                                                          | tei                |
+| `input` and `query`                                                              | mixedbread         |
+| `input`                                                                          | dashscope          |
+| `property`                                                                       | weaviate           |
+| `return_logits`, `min_score`, `activation` or `long_documents`                   | standard           |
+| `return_logits`, `min_score`, `activation` or `long_documents`                   | cohere             |
+| `raw_scores`                                                                     | infinity           |
+| `top_k` or `truncation`, even null                                               | voyage             |
+| `instruct`                                                                       | sglang             |
+| `use_activation` or `normalize`, even null                                       | vllm_rerank        |
+| `truncate_prompt_tokens`, `truncation_side` or `max_tokens_per_query`, even null | vllm_rerank        |
+| `mm_processor_kwargs`, `chat_template_kwargs` or `cache_salt`, even null         | vllm_rerank        |
+| `content` and no `text` in `query` or the first of `documents`                   | vllm_rerank        |
+| `parameters` or `rank_fields`                                                    | pinecone           |
 
 Two dialects whose clients send no sign have a path of their own besides: `/infinity/rerank` and `/sglang/v1/rerank`.
 """
@@ -32,9 +37,10 @@ from rankmill.serving.dialects.nim import NIM
 from rankmill.serving.dialects.pinecone import PINECONE
 from rankmill.serving.dialects.sglang import SGLANG
 from rankmill.serving.dialects.sie import SIE
+from rankmill.serving.dialects.signs import SIGNS, Sign
 from rankmill.serving.dialects.standard import FIREWORKS, STANDARD
 from rankmill.serving.dialects.tei import TEI
-from rankmill.serving.dialects.vllm_rerank import ONLY_VLLM, VLLM_RERANK
+from rankmill.serving.dialects.vllm_rerank import VLLM_RERANK
 from rankmill.serving.dialects.vllm_score import VLLM_SCORE
 from rankmill.serving.dialects.voyage import VOYAGE
 from rankmill.serving.dialects.weaviate import WEAVIATE
@@ -50,6 +56,11 @@ class Route:
     """Starlette template; a `{model:path}` may contain slashes."""
     dialects: tuple[Dialect, ...]
     """The last one is for bodies without a sign of another, and for errors before there is a body."""
+
+    @property
+    def signs(self) -> tuple[Sign, ...]:
+        """Of these dialects, in the order in which they count."""
+        return tuple(sign for sign in SIGNS if sign.dialect in self.dialects)
 
 
 SHARED: tuple[Dialect, ...] = (TEI, MIXEDBREAD, DASHSCOPE, WEAVIATE, INFINITY, VOYAGE, SGLANG, VLLM_RERANK)
@@ -74,22 +85,7 @@ ROUTES: tuple[Route, ...] = (
 )
 """In the order in which they are to be matched: fixed paths before templates."""
 
-_SIGNS: tuple[tuple[frozenset[str], Dialect], ...] = (
-    (frozenset({"texts"}), TEI),
-    (frozenset({"input", "query"}), MIXEDBREAD),
-    (frozenset({"input"}), DASHSCOPE),
-    (frozenset({"property"}), WEAVIATE),
-    (frozenset({"raw_scores"}), INFINITY),
-    (frozenset({"top_k"}), VOYAGE),
-    (frozenset({"truncation"}), VOYAGE),
-    (frozenset({"instruct"}), SGLANG),
-    *((frozenset({field}), VLLM_RERANK) for field in ONLY_VLLM),
-    (frozenset({"parameters"}), PINECONE),
-    (frozenset({"rank_fields"}), PINECONE),
-)
-"""Keys that a body must have all of, and whose sign they are."""
-
-_BY_PATH = {route.path: route.dialects for route in ROUTES}
+_BY_PATH = {route.path: route for route in ROUTES}
 
 
 def choose(path: str, body: Any) -> Dialect:
@@ -102,10 +98,9 @@ def choose(path: str, body: Any) -> Dialect:
     Raises:
         KeyError: no route has this path. This is a bug of the caller.
     """
-    dialects = _BY_PATH[path]
-    if len(dialects) > 1 and isinstance(body, Mapping):
-        keys = body.keys()
-        for sign, dialect in _SIGNS:
-            if sign <= keys and dialect in dialects:
-                return dialect
-    return dialects[-1]
+    route = _BY_PATH[path]
+    if isinstance(body, Mapping):
+        for sign in route.signs:
+            if sign.fits(body):
+                return sign.dialect
+    return route.dialects[-1]

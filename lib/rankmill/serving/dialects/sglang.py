@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from rankmill.serving.dialects.fields import Count, Documents, Flag, LenientBody, Text, texts_of
 from rankmill.serving.dialects.parts import entries, status_of
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
 
@@ -62,4 +62,5 @@ SGLANG = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
+    names=called(instruction="instruct"),
 )

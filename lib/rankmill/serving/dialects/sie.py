@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects.fields import Count, LenientBody, Text
 from rankmill.serving.dialects.parts import Usage, ranked, status_of, usage
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -106,6 +106,6 @@ SIE = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"query": "query.text", "documents": "items"},
+    names=called(query="query.text", documents="items"),
     msgpack=True,
 )

@@ -14,6 +14,9 @@ Its clients cannot be told apart by what they send, so that the answer is the un
 | LiteLLM fireworks_ai (`/inference/v1/rerank`)        | as Voyage; sends `fireworks/` before the model's name        |
 | rerankers' Pinecone                                  | `data[].index/score`                                         |
 
+A body with one of rankmill's own fields is always read here. It may have been another server's before, so that what
+others call the same is understood, and what others have and mean otherwise is refused, not passed over.
+
 `document` is there only if it was asked for: LiteLLM fails on null. Errors are 400, never 422: infinity-client takes
 a 422 for FastAPI's.
 """
@@ -22,13 +25,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from rankmill.serving.dialects.fields import (
     Count,
     Documents,
     Flag,
     LenientBody,
+    NonNegative,
     Number,
     RankFields,
     Text,
@@ -37,10 +41,18 @@ from rankmill.serving.dialects.fields import (
     text_of,
     texts_of,
 )
-from rankmill.serving.dialects.parts import Usage, ranked, status_of, usage
+from rankmill.serving.dialects.parts import Meta, Usage, meta, ranked, status_of, usage
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import RequestError
+
+_OWN_WORDS = {
+    "raw_scores": "activation",
+    "use_activation": "activation",
+    "instruct": "instruction",
+    "truncate_prompt_tokens": "max_tokens_per_doc",
+}
+"""What to send instead of other servers' fields."""
 
 
 class StandardBody(LenientBody):
@@ -52,7 +64,14 @@ class StandardBody(LenientBody):
     top_n: Count | None = Field(None, description="give back the best so many; null is all")
     return_documents: Flag | None = Field(None, description="whether results carry their documents; null is false")
     rank_fields: RankFields | None = Field(None, description="fields of document objects to join; null is `text`")
-    max_tokens_per_doc: Count | None = Field(None, description="most tokens read of a document")
+    max_tokens_per_doc: NonNegative | None = Field(
+        None, description="most tokens read of a document; 0 and null are no limit"
+    )
+    max_tokens_per_query: NonNegative | None = Field(
+        None, description="vLLM: most tokens read of the query; 0 and null are no limit"
+    )
+    top_k: Count | None = Field(None, description="Voyage: `top_n`, which counts where both are given")
+    truncation: Flag | None = Field(None, description="Voyage: false refuses a pair that is too long; null is true")
     return_logits: Flag | None = Field(None, description="rankmill: whether results carry the model's raw output")
     min_score: Number | None = Field(None, description="rankmill: leave out what scores less")
     activation: Literal["model", "raw", "sigmoid"] | None = Field(
@@ -63,6 +82,17 @@ class StandardBody(LenientBody):
         description="rankmill: cut what is too long, or read it in chunks and keep the best; null is as configured",
     )
     instruction: Text | None = Field(None, description="rankmill, vLLM: for models that take one")
+    raw_scores: None = Field(None, description="refused; send `activation`")
+    use_activation: None = Field(None, description="refused; send `activation`")
+    instruct: None = Field(None, description="refused; send `instruction`")
+    truncate_prompt_tokens: None = Field(None, description="refused; send `max_tokens_per_doc`")
+
+    @field_validator(*_OWN_WORDS, mode="before")
+    @classmethod
+    def _not_ours(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            raise ValueError(f"means nothing here; send {_OWN_WORDS[info.field_name or '']} instead")
+        return value
 
 
 class StandardResult(BaseModel):
@@ -87,34 +117,6 @@ class DataResult(BaseModel):
     document: str | None = None
 
 
-class ApiVersion(BaseModel):
-    """Cohere's."""
-
-    version: str
-
-
-class BilledUnits(BaseModel):
-    """Nothing is billed; clients read it."""
-
-    search_units: float
-
-
-class Tokens(BaseModel):
-    """Cohere's count."""
-
-    input_tokens: int
-    output_tokens: int
-
-
-class Meta(BaseModel):
-    """Cohere's."""
-
-    api_version: ApiVersion
-    billed_units: BilledUnits
-    tokens: Tokens
-    warnings: list[str] | None = None
-
-
 class StandardAnswer(BaseModel):
     """Results, best first."""
 
@@ -129,30 +131,19 @@ class StandardAnswer(BaseModel):
     usage: Usage
 
 
-def meta(result: RerankResult, version: str) -> dict[str, Any]:
-    """The JSON of `Meta`, which warns where texts were cut: Cohere's clients have no other way to know."""
-    cut = int(result.truncated.sum())
-    sentence = f"{cut} of {len(result.truncated)} pairs were cut to what the model reads."
-    warnings = {"warnings": [sentence]} if cut else {}
-    return {
-        **warnings,
-        "api_version": {"version": version},
-        "billed_units": {"search_units": 1},
-        "tokens": {"input_tokens": result.tokens, "output_tokens": 0},
-    }
-
-
 def _read(body: StandardBody, path: Mapping[str, str]) -> RerankRequest:
     del path
     return RerankRequest(
         queries=(text_of(body.query, "query"),),
         documents=texts_of(body.documents, names=body.rank_fields),
         model=body.model,
-        top_n=body.top_n,
+        top_n=body.top_n or body.top_k,
         min_score=body.min_score,
         activation=body.activation or "model",
         long_documents=body.long_documents,
-        max_document_tokens=body.max_tokens_per_doc,
+        truncate=body.truncation is not False,
+        max_query_tokens=body.max_tokens_per_query or None,
+        max_document_tokens=body.max_tokens_per_doc or None,
         instruction=body.instruction,
     )
 

@@ -1,7 +1,8 @@
 """`POST /rerank` with `texts`, text-embeddings-inference's: Haystack, llama-index, Baseten, LiteLLM `huggingface/`.
 
 The answer is a bare list. The score is the sigmoid of the logit whatever the model's files say, or the logit itself
-with `raw_scores`. Equal scores come in the order of the texts, where TEI reverses them.
+with `raw_scores`. Equal scores come in the order of the texts, where TEI reverses them. Of TEI's headers two are left
+out: `x-compute-type` is not known here, and `x-queue-time` is part of `x-inference-time`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pydantic import BaseModel, Field, RootModel
 
 from rankmill.serving.dialects.fields import Documents, Flag, LenientBody, Text, texts_of
 from rankmill.serving.dialects.parts import entries, status_of
-from rankmill.serving.dialects.wire_format import WireFormat
+from rankmill.serving.dialects.wire_format import WireFormat, called
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
 
@@ -55,6 +56,22 @@ def _write(body: TeiBody, request: RerankRequest, result: RerankResult) -> list[
     return entries(result, "score", request.documents if body.return_text else None, "text")
 
 
+def _write_headers(request: RerankRequest, result: RerankResult, seconds: Mapping[str, float]) -> dict[str, str]:
+    queries, documents = request.pairs
+    total = sum(seconds.values())
+    times = {
+        "x-compute-time": total,
+        "x-total-time": total,
+        "x-tokenization-time": seconds.get("prepare", 0.0),
+        "x-inference-time": seconds.get("score", 0.0),
+    }
+    return {
+        "x-compute-characters": str(sum(map(len, queries)) + sum(map(len, documents))),
+        "x-compute-tokens": str(result.tokens),
+        **{name: str(int(1000 * took)) for name, took in times.items()},
+    }
+
+
 # 424 is for what would fail again: TEI's clients never retry it
 _STATUS = {Kind.EMPTY: 400, Kind.INTERNAL: 424}
 _TYPES = {
@@ -77,5 +94,6 @@ TEI = WireFormat(
     read=_read,
     write=_write,
     write_error=_write_error,
-    names={"documents": "texts"},
+    write_headers=_write_headers,
+    names=called(documents="texts"),
 )

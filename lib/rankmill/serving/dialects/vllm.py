@@ -2,14 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, Strict, field_validator
+from pydantic import Discriminator, Field, Strict, Tag, field_validator
 
-from rankmill.serving.dialects.fields import Flag, LenientBody, Text
+from rankmill.serving.dialects.fields import Flag, LenientBody, NonNegative, Text, form
 from rankmill.serving.dialects.parts import status_of
 from rankmill.serving.request import RerankRequest
 from rankmill.serving.request_error import Kind, RequestError
-
-NonNegative = Annotated[int, Strict(), Field(ge=0)]
 
 
 class VllmPart(LenientBody):
@@ -23,6 +21,19 @@ class VllmContent(LenientBody):
     """A text in parts, which are joined by line breaks."""
 
     content: Annotated[list[VllmPart], Field(min_length=1, fail_fast=True)]
+
+
+_String = Annotated[Text, Tag("string")]
+_Object = Annotated[VllmContent, Tag("object")]
+ScoreInput = Annotated[
+    _String | _Object,
+    Discriminator(form, custom_error_type="form", custom_error_message="Input should be a string or an object"),
+]
+ScoreInputs = Annotated[
+    _String | _Object | Annotated[list[ScoreInput], Field(min_length=1, fail_fast=True), Tag("list")],
+    Discriminator(form, custom_error_type="form", custom_error_message="Input should be a string, an object or a list"),
+]
+"""One, or a list of them."""
 
 
 class VllmOptions(LenientBody):
@@ -39,11 +50,11 @@ class VllmOptions(LenientBody):
     max_tokens_per_doc: NonNegative | None = Field(None, description="0 and null are no limit")
     use_activation: Flag | None = Field(None, description="false gives logits; null is true")
     instruction: Text | None = None
-    normalize: JsonValue | None = Field(None, description="removed, as in vLLM; use `use_activation`")
+    normalize: None = Field(None, description="removed, as in vLLM; use `use_activation`")
 
-    @field_validator("normalize")
+    @field_validator("normalize", mode="before")
     @classmethod
-    def _removed(cls, value: JsonValue) -> JsonValue:
+    def _removed(cls, value: Any) -> Any:
         if value is not None:
             raise ValueError("was removed; send use_activation instead")
         return value
@@ -65,9 +76,14 @@ class VllmOptions(LenientBody):
         )
 
 
-def text_of(value: str | VllmContent) -> str:
+def text_of(value: ScoreInput) -> str:
     """The text that is scored."""
     return value if isinstance(value, str) else "\n".join(part.text for part in value.content)
+
+
+def texts_of(value: ScoreInputs) -> tuple[str, ...]:
+    """`text_of` of one, or of every one in a list."""
+    return tuple(text_of(one) for one in (value if isinstance(value, list) else [value]))
 
 
 _TYPES = {

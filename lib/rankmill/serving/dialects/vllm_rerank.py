@@ -1,39 +1,27 @@
-"""`POST /rerank`, `/v1/rerank` and `/v2/rerank`, vLLM's: told apart by fields that only vLLM has.
+"""`POST /rerank`, `/v1/rerank` and `/v2/rerank`, vLLM's: told apart by fields that only vLLM has, or texts in parts.
 
 Documents always come back. A pair that is too long is refused unless `truncate_prompt_tokens` says otherwise.
-Without any such field, a body for vLLM is answered as `standard`, which LiteLLM `hosted_vllm/` takes too.
+Without any such sign, a body for vLLM is answered as `standard`, which LiteLLM `hosted_vllm/` takes too.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, Field
 
 from rankmill.serving.dialects import vllm
-from rankmill.serving.dialects.fields import Text
+from rankmill.serving.dialects.fields import NonNegative
 from rankmill.serving.dialects.parts import Usage, ranked, usage
-from rankmill.serving.dialects.vllm import NonNegative, VllmContent, VllmOptions
+from rankmill.serving.dialects.vllm import ScoreInput, ScoreInputs, VllmOptions
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
-
-ONLY_VLLM = (
-    "use_activation",
-    "truncate_prompt_tokens",
-    "truncation_side",
-    "max_tokens_per_query",
-    "mm_processor_kwargs",
-    "chat_template_kwargs",
-    "cache_salt",
-    "normalize",
-)
-"""Fields that no other server of these paths has."""
 
 
 class VllmRerankBody(VllmOptions):
     """A query and its documents."""
 
-    query: Text | VllmContent
-    documents: Annotated[list[Text | VllmContent], Field(min_length=1, fail_fast=True)]
+    query: ScoreInput
+    documents: ScoreInputs
     top_n: NonNegative | None = Field(None, description="0 and null are all")
 
 
@@ -61,10 +49,19 @@ class VllmRerankAnswer(BaseModel):
     results: list[VllmRerankResult]
 
 
+def in_parts(body: Mapping[str, Any]) -> bool:
+    """Whether the query or the first document of an unchecked body is an object with parts and without a `text`."""
+    documents = body.get("documents")
+    first = documents[0] if isinstance(documents, list) and documents else documents
+    return any(
+        isinstance(value, dict) and isinstance(value.get("content"), list) and value.get("text") is None
+        for value in (body.get("query"), first)
+    )
+
+
 def _read(body: VllmRerankBody, path: Mapping[str, str]) -> RerankRequest:
     del path
-    documents = tuple(vllm.text_of(document) for document in body.documents)
-    return body.request((vllm.text_of(body.query),), documents, body.top_n or None)
+    return body.request((vllm.text_of(body.query),), vllm.texts_of(body.documents), body.top_n or None)
 
 
 def _write(body: VllmRerankBody, request: RerankRequest, result: RerankResult) -> dict[str, Any]:

@@ -3,21 +3,17 @@
 Two lists of texts, or a text and a list, under one of four pairs of names.
 """
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from rankmill.serving.dialects import vllm
-from rankmill.serving.dialects.fields import Text
 from rankmill.serving.dialects.parts import Usage, usage
-from rankmill.serving.dialects.vllm import VllmContent, VllmOptions
+from rankmill.serving.dialects.vllm import ScoreInputs, VllmOptions
 from rankmill.serving.dialects.wire_format import WireFormat
 from rankmill.serving.request import RerankRequest, RerankResult
 from rankmill.serving.request_error import Kind, RequestError
-
-ScoreInputs = Text | VllmContent | Annotated[list[Text | VllmContent], Field(fail_fast=True)]
-
 
 SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 
@@ -25,7 +21,17 @@ SIDES = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), (
 class VllmScoreBody(VllmOptions):
     """One of `text_1` and `text_2`, `queries` and `documents`, `queries` and `items`, `data_1` and `data_2`."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": list(names)} for names in SIDES]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {
+                    "required": list(names),
+                    "properties": {name: {"type": ["string", "object", "array"]} for name in names},
+                }
+                for names in SIDES
+            ]
+        }
+    )
 
     text_1: ScoreInputs | None = None
     text_2: ScoreInputs | None = None
@@ -34,20 +40,6 @@ class VllmScoreBody(VllmOptions):
     items: ScoreInputs | None = None
     data_1: ScoreInputs | None = None
     data_2: ScoreInputs | None = None
-
-    def sides(self) -> tuple[str, ScoreInputs, str, ScoreInputs]:
-        """The first complete pair of names, each with its value.
-
-        Raises:
-            RequestError: INVALID, there is none.
-        """
-        for left, right in SIDES:
-            first, second = getattr(self, left), getattr(self, right)
-            if first is not None and second is not None:
-                return left, first, right, second
-        raise RequestError(
-            Kind.INVALID, "Send text_1 and text_2, or queries and documents (or items), or data_1 and data_2."
-        )
 
 
 class VllmScore(BaseModel):
@@ -69,17 +61,25 @@ class VllmScoreAnswer(BaseModel):
     usage: Usage
 
 
-def _texts(value: ScoreInputs) -> tuple[str, ...]:
-    return tuple(vllm.text_of(part) for part in (value if isinstance(value, list) else [value]))
+def _sides(fields: Iterable[tuple[str, Any]]) -> tuple[str, str] | None:
+    """The first pair of names that are both there."""
+    given = {name for name, value in fields if value is not None}
+    return next((names for names in SIDES if given.issuperset(names)), None)
+
+
+def _names(body: Mapping[str, Any]) -> Mapping[str, str]:
+    return dict(zip(("query", "documents"), _sides(body.items()) or (), strict=False))
 
 
 def _read(body: VllmScoreBody, path: Mapping[str, str]) -> RerankRequest:
     del path
-    left, first, right, second = body.sides()
-    queries, documents = _texts(first), _texts(second)
-    if not queries or not documents:
-        field = right if queries else left
-        raise RequestError(Kind.EMPTY, f"{field} is empty; it must hold at least one.", field=field)
+    sides = _sides(body)
+    if sides is None:
+        raise RequestError(
+            Kind.INVALID, "Send text_1 and text_2, or queries and documents (or items), or data_1 and data_2."
+        )
+    left, right = sides
+    queries, documents = (vllm.texts_of(getattr(body, name)) for name in sides)
     if len(queries) not in {1, len(documents)}:
         sizes = f"{left} has {len(queries)} texts and {right} has {len(documents)}"
         raise RequestError(Kind.INVALID, f"{sizes}; send one for all, or as many of each.", field=left)
@@ -107,5 +107,5 @@ VLLM_SCORE = WireFormat(
     read=_read,
     write=_write,
     write_error=vllm.write_error,
-    names={"query": "queries"},
+    names=_names,
 )

@@ -1,7 +1,7 @@
-"""How a dialect is put together: a pydantic model in, three pure functions, JSON out."""
+"""How a dialect is put together: a pydantic model in, pure functions, JSON out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,15 @@ MOST_FIELDS = 100
 """Of a body; no client sends a third of it."""
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+def called(**names: str) -> Callable[[Mapping[str, Any]], Mapping[str, str]]:
+    """The same names whatever the body, for `WireFormat.names`."""
+    return lambda _: names
+
+
+def _nothing(*_: Any) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,9 +38,11 @@ class WireFormat(Generic[BodyT]):
     """Makes the JSON value of the answer."""
     write_error: Callable[[RequestError], tuple[int, Any]]
     """Makes the status and the JSON value of an error."""
+    write_headers: Callable[[RerankRequest, RerankResult, Mapping[str, float]], dict[str, str]] = _nothing
+    """Makes the headers of the answer that are the dialect's own."""
     msgpack: bool = False
-    names: Mapping[str, str] = field(default_factory=dict)
-    """What its bodies call `query` and `documents`, where it is something else."""
+    names: Callable[[Mapping[str, Any]], Mapping[str, str]] = _nothing
+    """What a checked body calls `query`, `documents` and `instruction`, where it is something else."""
 
     def parse(self, body: Any, path: Mapping[str, str]) -> RerankRequest:
         """See `Dialect.parse`."""
@@ -44,8 +55,23 @@ class WireFormat(Generic[BodyT]):
 
     def render_error(self, error: RequestError) -> tuple[int, Any]:
         """See `Dialect.render_error`."""
-        name = self.names.get(error.field or "")
-        return self.write_error(error if name is None else error.about(name))
+        return self.write_error(error)
+
+    def render_headers(
+        self, request: RerankRequest, result: RerankResult, seconds: Mapping[str, float]
+    ) -> dict[str, str]:
+        """See `Dialect.render_headers`."""
+        return self.write_headers(request, result, seconds)
+
+    def about(self, body: Any) -> "WireFormat[BodyT]":
+        """See `Dialect.about`."""
+        names = self.names(body)
+
+        def write_error(error: RequestError) -> tuple[int, Any]:
+            name = names.get(error.field or "")
+            return self.write_error(error if name is None else error.about(name))
+
+        return replace(self, write_error=write_error)
 
     def _checked(self, body: Any) -> BodyT:
         return checked(self.request_model, body)
@@ -66,6 +92,10 @@ def checked(model: type[BodyT], body: Any) -> BodyT:
         raise _request_error(model, error) from None
 
 
+_NO_OBJECT = frozenset({"model_type", "model_attributes_type", "dict_type"})
+"""Problems of which pydantic's message names a class of ours."""
+
+
 def _request_error(model: type[BaseModel], error: ValidationError) -> RequestError:
     """The first problem as a sentence without the request's text, which pydantic's own message quotes."""
     problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
@@ -74,6 +104,8 @@ def _request_error(model: type[BaseModel], error: ValidationError) -> RequestErr
     if problem["type"] == "extra_forbidden":
         return _unknown_field(str(problem["loc"][-1]))
     name = _field(model, problem["loc"])
+    if problem["type"] in _NO_OBJECT:
+        return RequestError(Kind.INVALID, f"{name} must be an object.", field=name)
     if problem["type"] == "too_short":
         return RequestError(Kind.EMPTY, f"{name} is empty; it must hold at least one.", field=name)
     if problem["type"] == "missing":

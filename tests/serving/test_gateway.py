@@ -205,8 +205,8 @@ def test_tei_says_in_headers_what_it_took(server: Live) -> None:
     assert headers["x-compute-characters"] == "11"
     assert int(headers["x-compute-tokens"]) > 4
     phases = dict(entry.split(";dur=") for entry in headers["server-timing"].split(", "))
-    assert int(headers["x-inference-time"]) == int(float(phases["score"]))
-    assert int(headers["x-tokenization-time"]) == int(float(phases["prepare"]))
+    for name, phase in (("x-inference-time", "score"), ("x-tokenization-time", "prepare")):
+        assert float(phases[phase]) - int(headers[name]) == pytest.approx(0.5, abs=0.51)  # it is cut, the other rounded
     assert headers["x-total-time"] == headers["x-compute-time"]
     assert int(headers["x-total-time"]) >= int(headers["x-inference-time"])
     assert "x-total-time" not in server.post({"query": "four", "documents": ["a"]}, "/rerank").headers

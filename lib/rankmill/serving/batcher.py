@@ -78,7 +78,7 @@ class Batcher:
         self._queue_tokens = queue_tokens
         self._queued = 0
         self._rate: float | None = None
-        self._measured_at = 0.0
+        self._measured_at = 0.0  # when a call was last large enough to be sure of the rate; 0 for never
         self._jobs: list[Job] = []  # by `end`
         self._order = FairOrder()
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="forward")
@@ -182,7 +182,7 @@ class Batcher:
     def _refuse_overload(self, tokens: int, deadline: float, now: float) -> None:
         """Refuse what does not fit into the queue, comes to nothing there, or makes others come to nothing."""
         if not self._queued:
-            known = now - self._measured_at < _KNOWN_SECONDS
+            known = self._measured_at and now - self._measured_at < _KNOWN_SECONDS
             if known and self._rate and (why := hopeless(tokens, deadline, self._rate)):
                 raise RequestError(Kind.DEADLINE, why)
             return
@@ -193,7 +193,7 @@ class Batcher:
                 f"{self._queued:,} tokens wait to be scored, and at most {self._queue_tokens:,} may; try again later.",
                 retry_after=1.0 if wait is None else wait,
             )
-        if self._rate is None:
+        if self._rate is None or not self._measured_at:
             return
         place = bisect.bisect_right(self._jobs, self._order.end_of(tokens), key=_end)
         ahead = sum(job.tokens_left for job in self._jobs[:place])
@@ -259,11 +259,13 @@ class Batcher:
         work = Work(1, len(call.lengths), tokens, call.padding, call.seconds)
         self.work += work
         rate = tokens / max(call.seconds, 1e-6)
-        self._measured_at = asyncio.get_running_loop().time()
-        if self._rate is None:
+        large = 2 * tokens >= self._call_tokens or call.seconds >= CALL_SECONDS  # a small one looks slow
+        if self._rate is None or (large and not self._measured_at):
             self._rate = rate
-        elif rate > self._rate or 2 * tokens >= self._call_tokens:  # calls of a few tokens look slow
+        elif large or rate > self._rate:
             self._rate = _MEMORY * self._rate + (1 - _MEMORY) * rate
+        if large:
+            self._measured_at = asyncio.get_running_loop().time()
         return work
 
     def _deliver(self, shares: list[Share], logits: NDArray[np.float32], work: Work) -> None:

@@ -65,6 +65,7 @@ def test_rows_that_cannot_be_scored_fail_the_command_or_are_an_output(
     assert main(["verify", str(output), "--deep"]) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_a_flipped_byte_ends_the_command_where_there_are_checksums(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]

@@ -74,14 +74,8 @@ def test_a_row_that_makes_the_model_raise_is_rejected(tmp_path: Path, rows: list
     assert scores(tmp_path / "out") == without(source, rows, {"d0-0"}, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "what",
-    [
-        "EXIT-ONCE",
-        pytest.param("CUDA-ONCE", marks=pytest.mark.slow),
-        pytest.param("RESET-ONCE", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["EXIT-ONCE", "CUDA-ONCE", "RESET-ONCE"])
 def test_what_passes_costs_no_row(tmp_path: Path, rows: list[Row], spoilt: Spoil, what: str) -> None:
     """F2: a process that dies once, a CUDA error that spoils it, a connection that breaks once."""
     source = spoilt({"d8-3": f"{what}={tmp_path / 'once'}"})

@@ -119,6 +119,7 @@ def test_one_that_gives_no_sign_of_life_is_killed(process: StageProcess, order: 
     assert process.run(one(1), limit=60).column("n")[0].as_py() == 6
 
 
+@pytest.mark.slow
 def test_one_that_is_slow_but_alive_is_left_alone(process: StageProcess) -> None:
     assert process.run(one(-8), limit=4).column("n")[0].as_py() == -3  # after nearly five seconds
     assert 0.5 < process.longest_silence < 4
@@ -134,6 +135,7 @@ def test_errors_come_back_as_they_were(process: StageProcess) -> None:
     assert process.run(one(1)).column("n")[0].as_py() == 6
 
 
+@pytest.mark.slow
 def test_a_model_that_kills_its_process_while_it_loads_is_no_rows_fault(tmp_path: Path) -> None:
     with (
         closing(StageProcess(unloadable, (str(tmp_path / "loads"),), tmp_path)) as process,
@@ -163,13 +165,8 @@ process.run(one(int(sys.argv[2])))
 """
 
 
-@pytest.mark.parametrize(
-    "order",
-    [
-        pytest.param(-6, marks=pytest.mark.slow, id="in Python"),
-        pytest.param(-7, id="in C, with the interpreter's lock"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [-6, -7], ids=["in Python", "in C, with the interpreter's lock"])
 def test_it_ends_with_its_parent_even_at_work(tmp_path: Path, order: int) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", _PARENT, str(tmp_path), str(order)]

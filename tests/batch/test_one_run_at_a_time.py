@@ -29,6 +29,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_and_told_by_whom(tmp_path: Path, model: Path, rows: list[Row]) -> None:
     """F9, by the run itself: that the command looks before it, test_refused_early.py says."""
     source = write_parquet(tmp_path / "in.parquet", rows)

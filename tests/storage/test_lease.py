@@ -199,6 +199,7 @@ def test_heartbeats_come_by_themselves_and_end_with_the_block(store: Store) -> N
     assert seen.beats >= 1
 
 
+@pytest.mark.slow
 def test_trouble_with_heartbeats_does_not_end_a_run(s3: S3Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     with running_fault_proxy(FaultProxy(s3.endpoint)) as proxy:
         patience = Patience(seconds=20, request_seconds=0.5, first_pause=0.01, longest_pause=0.05)

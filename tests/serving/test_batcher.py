@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -399,9 +400,59 @@ def test_a_long_call_that_nobody_waits_for_is_given_up_between_its_forward_passe
     run(test())
 
 
+def test_calls_that_are_given_up_count_as_work_and_as_slow() -> None:
+    async def test() -> None:
+        def slow(pairs: EncodedPairs) -> NDArray[np.float32]:
+            for _ in range(100):
+                time.sleep(0.01)
+                shared.after_pass()
+            return expected(pairs)
+
+        shared = Batcher(slow, call_tokens=1000, queue_tokens=10**6)
+        with pytest.raises(RequestError) as raised:
+            await shared.score(request([1000]), 0.05)
+        assert raised.value.kind is Kind.DEADLINE
+        await shared.close()
+        assert 0.05 <= shared.work.seconds < 1.0
+        assert shared.tokens_per_second is not None
+        assert shared.tokens_per_second <= 1000 / 0.05
+
+    run(test())
+
+
+def test_nobody_passes_what_is_being_computed() -> None:
+    """A call that takes seconds, such as a long list: whoever would wait for most of their time is told at once."""
+
+    async def test() -> None:
+        scorer = Recorder()
+        shared = batcher(scorer, call_tokens=1000)
+        scorer.open.clear()
+        first = asyncio.create_task(shared.score(request([1000]), LONG))
+        await scorer.busy()
+        await asyncio.sleep(0.2)
+        scorer.open.set()
+        await first  # 5,000 tokens a second at most
+        scorer.open.clear()
+        long = asyncio.create_task(shared.score(request([20_000]), LONG))
+        await scorer.busy()
+        with pytest.raises(RequestError) as raised:
+            await shared.score(request([10]), 1.0)
+        assert raised.value.kind is Kind.OVERLOADED
+        waiting = asyncio.create_task(shared.score(request([10]), LONG))
+        await asyncio.sleep(0)
+        scorer.open.set()
+        await asyncio.gather(long, waiting)
+        await shared.close()
+
+    run(test())
+
+
 def test_after_an_error_of_the_accelerator_nothing_more_is_tried_here() -> None:
     async def test() -> None:
-        def failing(_: EncodedPairs) -> NDArray[np.float32]:
+        calls = []
+
+        def failing(pairs: EncodedPairs) -> NDArray[np.float32]:
+            calls.append(pairs)
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
         shared = Batcher(failing, call_tokens=20, queue_tokens=10**6)
@@ -410,6 +461,7 @@ def test_after_an_error_of_the_accelerator_nothing_more_is_tried_here() -> None:
                 await shared.score(request([3]), LONG)
             assert (raised.value.kind, raised.value.everywhere) == (Kind.UNAVAILABLE, False)
         assert shared.broken
+        assert len(calls) == 1
         await shared.close()
 
     run(test())

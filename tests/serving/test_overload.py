@@ -1,5 +1,6 @@
 """Who is taken in where more comes than can be done: whoever is, ends in time."""
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankmill.serving.fair import FairOrder
-from rankmill.serving.overload import MARGIN, Promise, hopeless, in_vain
+from rankmill.serving.overload import MARGIN, Promise, hopeless, in_vain, promised
 
 RATE = 1000.0
 """Tokens per second that the scorer is taken to do."""
@@ -35,7 +36,7 @@ class Simulation:
     """A scorer in a time of its own."""
 
     def __init__(self, arrivals: Sequence[Arrival], speed: float = 1.0) -> None:
-        self.in_time = self.late = self.refused = 0
+        self.in_time = self.late = self.tried = self.refused = 0
         self._order = FairOrder()
         self._waiting: list[Waiting] = []
         times = accumulate(pause for pause, _, _ in arrivals)
@@ -54,13 +55,14 @@ class Simulation:
         ahead = sum(job.tokens for job in self._waiting if job.end <= end)
         behind = [Promise(job.tokens, job.due - at, job.deadline - at) for job in self._waiting if job.end > end]
         if self._waiting:
-            refused = in_vain(tokens, seconds, RATE, ahead=ahead, behind=behind)
+            refused, sure = in_vain(tokens, seconds, RATE, ahead=ahead, behind=behind), True
         else:
-            refused = hopeless(tokens, seconds, RATE)
+            refused, sure = hopeless(tokens, seconds, RATE), promised(tokens, seconds, RATE)
         if refused:
             self.refused += 1
         else:
-            self._waiting.append(Waiting(self._order.arrive(tokens), at + MARGIN * seconds, at + seconds, tokens))
+            due = at + MARGIN * seconds if sure else math.inf
+            self._waiting.append(Waiting(self._order.arrive(tokens), due, at + seconds, tokens))
             self._waiting.sort(key=lambda job: job.end)
 
     def _compute(self) -> int:
@@ -75,8 +77,9 @@ class Simulation:
     def _settle(self, now: float) -> None:
         for job in [job for job in self._waiting if not job.tokens]:
             self._waiting.remove(job)
-            self.in_time += now <= job.deadline
-            self.late += now > job.deadline
+            self.tried += job.due == math.inf
+            self.in_time += job.due < math.inf and now <= job.deadline
+            self.late += job.due < math.inf and now > job.deadline
 
 
 requests = st.tuples(st.floats(0, 0.2), st.integers(1, 600), st.floats(0.7, 3))
@@ -85,10 +88,13 @@ requests = st.tuples(st.floats(0, 0.2), st.integers(1, 600), st.floats(0.7, 3))
 @given(st.lists(requests, max_size=60), st.floats(0.85, 1.5))
 @settings(deadline=None)
 def test_whoever_is_taken_in_ends_in_time(arrivals: list[Arrival], speed: float) -> None:
-    """Small ones, large ones, short and long times, and a speed that is not quite what is believed."""
+    """Small ones, large ones, short and long times, and a speed that is not quite what is believed.
+
+    Not so who was only tried, because nothing else waited.
+    """
     outcome = Simulation(arrivals, speed)
     assert outcome.late == 0
-    assert outcome.in_time + outcome.refused == len(arrivals)
+    assert outcome.in_time + outcome.tried + outcome.refused == len(arrivals)
 
 
 @pytest.mark.parametrize("tokens", [10, 100, 400])
@@ -104,6 +110,13 @@ def test_small_requests_do_not_make_a_large_one_late() -> None:
     outcome = Simulation([(0.0, 500, 2.0), *small])
     assert outcome.late == 0
     assert outcome.in_time * 10 >= 0.9 * 5 * RATE
+
+
+def test_one_that_was_only_tried_keeps_nobody_out() -> None:
+    """It takes most of its time even alone: others would be refused for as long."""
+    small = [(0.1, 10, 2.0)] * 10
+    outcome = Simulation([(0.0, 1700, 2.0), *small])
+    assert (outcome.tried, outcome.in_time, outcome.refused) == (1, 10, 0)
 
 
 def test_one_that_is_late_anyway_keeps_nobody_out() -> None:

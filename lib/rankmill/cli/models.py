@@ -36,7 +36,8 @@ def inspect(settings: InspectSettings) -> int:
 
 
 def _text(card: ModelCard, checks: list[Check]) -> str:
-    shown = {name.replace("_", " "): _shown(value) for name, value in asdict(card).items() if value is not None}
+    facts = {name: value for name, value in asdict(card).items() if value is not None and name != "inputs"}
+    shown = {name.replace("_", " "): _shown(value) for name, value in facts.items()}
     shown |= {f"test: {check.name}": f"{check.outcome}: {check.detail}" for check in checks}
     width = max(map(len, shown))
     return "".join(f"{name:<{width}}  {value}\n" for name, value in shown.items())

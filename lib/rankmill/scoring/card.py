@@ -52,6 +52,8 @@ class ModelCard:
     precision: str
     fingerprint: str
     """64 hexadecimal digits over weights, tokenizer, config, pair format, truncation, precision and activation."""
+    inputs: str
+    """The same but for the weights: what decides the tokens, and is known at once."""
     listwise: bool = False
     """Whether the score of a document depends on the others of its query, so that they are scored together or not at
     all."""
@@ -80,7 +82,7 @@ def make_card(
     pooling: str,
     identity: Mapping[str, Any],
 ) -> ModelCard:
-    """Describe a model that has files; reads the weight files once, to hash them.
+    """Describe a model that has files; reads the weight files once, to hash them, if its `files.weighed`.
 
     Args:
         files: its folder.
@@ -95,6 +97,18 @@ def make_card(
         identity: JSON-able; all that decides a logit beyond files, limits, precision and activation: the pair format,
             a prompt, a version of the assembly.
     """
+    # everything that decides a logit, and nothing that does not: no folder names, batch sizes, threads or devices
+    decides = {
+        **identity,
+        "kind": kind,
+        "tokenizer": digest(files.tokenizer_json),
+        "config": digest({key: value for key, value in files.config.items() if key not in _IRRELEVANT_CONFIG}),
+        "max_length": limits.max_length,
+        "max_query_tokens": limits.max_query_tokens,
+        "precision": precision,
+        "activation": activation,
+    }
+    weights = [sha256(path) for path in files.weights] if files.weighed else None
     return ModelCard(
         model=files.location.name,
         revision=files.location.revision,
@@ -110,20 +124,8 @@ def make_card(
         pooling=pooling,
         activation=activation,
         precision=precision,
-        # everything that decides a logit, and nothing that does not: no folder names, batch sizes, threads or devices
-        fingerprint=digest(
-            {
-                **identity,
-                "kind": kind,
-                "weights": [sha256(path) for path in files.weights],
-                "tokenizer": digest(files.tokenizer_json),
-                "config": digest({key: value for key, value in files.config.items() if key not in _IRRELEVANT_CONFIG}),
-                "max_length": limits.max_length,
-                "max_query_tokens": limits.max_query_tokens,
-                "precision": precision,
-                "activation": activation,
-            }
-        ),
+        fingerprint=digest(decides | {"weights": weights}),
+        inputs=digest(decides),
     )
 
 
@@ -139,6 +141,7 @@ def text_card(
         identity: JSON-able; all that is known to decide a score.
         listwise: whether it scores lists.
     """
+    decides = {"kind": kind, **identity} | ({"listwise": True} if listwise else {})
     return ModelCard(
         model=model,
         revision=None,
@@ -154,7 +157,8 @@ def text_card(
         pooling="",
         activation="identity",
         precision="its own",
-        fingerprint=digest({"kind": kind, **identity} | ({"listwise": True} if listwise else {})),
+        fingerprint=digest(decides),
+        inputs=digest(decides),
         listwise=listwise,
     )
 

@@ -74,11 +74,13 @@ class ModelSource:
     Args:
         options: which model. Nothing is read before `read`.
         shared: whether `read` will be called more than once; see `ModelTokenizer`.
+        weighed: whether cards are to have a fingerprint; see `ModelFiles`.
     """
 
-    def __init__(self, options: ScorerOptions, *, shared: bool = True) -> None:
+    def __init__(self, options: ScorerOptions, *, shared: bool = True, weighed: bool = True) -> None:
         self._options = options
         self._shared = shared
+        self._weighed = weighed
         self._lock = threading.Lock()
 
     def read(self, options: ScorerOptions) -> Model:
@@ -111,4 +113,4 @@ class ModelSource:
 
     @cached_property
     def _files(self) -> ModelFiles:
-        return read_files(self._location, shared=self._shared)
+        return read_files(self._location, shared=self._shared, weighed=self._weighed)

@@ -41,6 +41,8 @@ class ModelFiles:
     """What the weight files say they hold, by the names of transformers."""
     sources: Mapping[str, Source] = field(default_factory=dict)
     """Name of transformers -> place in the files; empty where they agree."""
+    weighed: bool = True
+    """Whether cards are to hash the weights; a process that only tokenises need not read gigabytes."""
 
     @property
     def name(self) -> str:
@@ -58,12 +60,13 @@ class ModelFiles:
         return [self.tokenizer_config.get("model_max_length"), self.sentence_bert.get("max_seq_length")]
 
 
-def read_files(location: Location, *, shared: bool = False) -> ModelFiles:
+def read_files(location: Location, *, shared: bool = False, weighed: bool = True) -> ModelFiles:
     """Read a model's folder.
 
     Args:
         location: where it is.
         shared: whether many encoders will be made of it; see `ModelTokenizer`.
+        weighed: see `ModelFiles`.
 
     Raises:
         ModelError: a file is missing or damaged, or the weights are not safetensors.
@@ -91,4 +94,5 @@ def read_files(location: Location, *, shared: bool = False) -> ModelFiles:
         sentence_bert=sentence_bert,
         weights=weights,
         tensors=read_headers(model, weights),
+        weighed=weighed,
     )

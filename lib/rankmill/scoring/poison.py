@@ -2,5 +2,9 @@
 
 
 def poisons(error: BaseException) -> bool:
-    """Whether an error leaves a process that no CUDA call will ever succeed in again."""
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error) or "CUDNN_STATUS" in str(error)
+    """Whether an error leaves a process that no CUDA call will ever succeed in again.
+
+    PyTorch's own alone: others may quote a text, which may say anything.
+    """
+    of_torch = type(error) is RuntimeError and str(error).startswith(("CUDA error", "cuDNN error"))
+    return type(error).__name__ == "AcceleratorError" or of_torch

@@ -10,6 +10,7 @@ waiting for the loop, until somebody comes.
 import asyncio
 import bisect
 import logging
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,9 +22,10 @@ from rankmill.scoring.poison import poisons
 from rankmill.serving.backend import Work
 from rankmill.serving.calls import Call, Forward, Job, Share, UnwantedError, Waste, next_call
 from rankmill.serving.fair import FairOrder
-from rankmill.serving.overload import MARGIN, Promise, hopeless, in_vain
+from rankmill.serving.overload import MARGIN, Promise, hopeless, in_vain, promised
 from rankmill.serving.request_error import Kind, RequestError
 from rankmill.serving.slices import token_counts
+from rankmill.serving.speed import Speed
 from rankmill.serving.waiting import Waiting
 from rankmill.types import EncodedPairs
 
@@ -31,13 +33,9 @@ _log = logging.getLogger("rankmill")
 
 CALL_SECONDS = 0.05
 """Newcomers hardly notice a call of this length, and many short ones cost more."""
-_MEMORY = 0.8
-"""Weight of what was known of the speed before a call; one call says little."""
 _MANY, _LONGEST = 8, 4
 """For every so many requests that wait, a call may be once its length longer, up to so many lengths: in such a queue a
 newcomer hardly notices, and of more pairs the scorer makes better micro-batches."""
-_KNOWN_SECONDS = 60.0
-"""After so long without a call the speed may be another: whoever comes then is tried."""
 _RETRY_SECONDS = 1.0
 """Until a scorer that asks somebody else is worth another try."""
 
@@ -77,8 +75,7 @@ class Batcher:
         self._call_seconds = call_seconds
         self._queue_tokens = queue_tokens
         self._queued = 0
-        self._rate: float | None = None
-        self._measured_at = 0.0  # when a call was last large enough to be sure of the rate; 0 for never
+        self._speed = Speed(enough=call_tokens // 2)
         self._jobs: list[Job] = []  # by `end`
         self._order = FairOrder()
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="forward")
@@ -97,7 +94,7 @@ class Batcher:
     @property
     def tokens_per_second(self) -> float | None:
         """Speed of the latest calls; None before the first."""
-        return self._rate
+        return self._speed.rate
 
     @property
     def seconds_since_pass(self) -> float:
@@ -159,7 +156,7 @@ class Batcher:
         costs = np.maximum(token_counts(pairs, self._ids_per_token), 1)
         tokens = int(costs.sum())
         now = asyncio.get_running_loop().time()
-        self._refuse_overload(tokens, deadline, now)
+        sure = self._refuse_overload(tokens, deadline, now)
         if not self._queued:
             self._order = FairOrder()
         self._interrupted = True
@@ -168,7 +165,7 @@ class Batcher:
             costs=costs,
             waiting=Waiting(costs, pairs.lists),
             end=self._order.arrive(tokens),
-            due=now + MARGIN * deadline,
+            due=now + MARGIN * deadline if sure else math.inf,
             deadline=now + deadline,
             logits=np.zeros(len(pairs), dtype=np.float32),
             tokens_left=tokens,
@@ -179,27 +176,47 @@ class Batcher:
             self._worker = asyncio.create_task(self._work())
         return job
 
-    def _refuse_overload(self, tokens: int, deadline: float, now: float) -> None:
-        """Refuse what does not fit into the queue, comes to nothing there, or makes others come to nothing."""
+    def _refuse_overload(self, tokens: int, deadline: float, now: float) -> bool:
+        """Refuse what does not fit into the queue, comes to nothing there, or makes others come to nothing.
+
+        Returns:
+            Whether a request that is not refused is sure to be in time.
+        """
         if not self._queued:
-            known = self._measured_at and now - self._measured_at < _KNOWN_SECONDS
-            if known and self._rate and (why := hopeless(tokens, deadline, self._rate)):
+            rate = self._speed.of(tokens, now)
+            if rate is not None and (why := hopeless(tokens, deadline, rate)):
                 raise RequestError(Kind.DEADLINE, why)
-            return
-        wait = self._queued / self._rate if self._rate else None
+            return promised(tokens, deadline, rate)
+        wait = self._queued / self._speed.rate if self._speed.rate else 1.0
         if self._queued + tokens > self._queue_tokens:
             raise RequestError(
                 Kind.OVERLOADED,
                 f"{self._queued:,} tokens wait to be scored, and at most {self._queue_tokens:,} may; try again later.",
-                retry_after=1.0 if wait is None else wait,
+                retry_after=wait,
             )
-        if self._rate is None or not self._measured_at:
-            return
+        rate = self._speed.of(self._queued + tokens, now)
+        if rate is None:
+            return False
         place = bisect.bisect_right(self._jobs, self._order.end_of(tokens), key=_end)
-        ahead = sum(job.tokens_left for job in self._jobs[:place])
-        behind = (Promise(job.tokens_left, job.due - now, job.deadline - now) for job in self._jobs[place:])
-        if why := in_vain(tokens, deadline, self._rate, ahead=ahead, behind=behind):
+        running, done = self._in_work(rate)
+        # nobody passes what is being computed
+        ahead = sum(job.tokens_left for job in self._jobs[:place]) - done
+        ahead += sum(running.get(job, 0) for job in self._jobs[place:])
+        behind = (
+            Promise(job.tokens_left - running.get(job, 0), job.due - now, job.deadline - now)
+            for job in self._jobs[place:]
+        )
+        if why := in_vain(tokens, deadline, rate, ahead=ahead, behind=behind):
             raise RequestError(Kind.OVERLOADED, why, retry_after=wait)
+        return True
+
+    def _in_work(self, rate: float) -> tuple[dict[Job, int], int]:
+        """Tokens of the call that is being computed, by request, and how many of them will be done by now."""
+        call = self._running
+        if call is None or not call.started:
+            return {}, 0
+        tokens = {share.job: int(share.job.costs[share.rows].sum()) for share in call.shares}
+        return tokens, min(sum(tokens.values()), int(rate * (time.perf_counter() - call.started)))
 
     async def _work(self) -> None:
         """Run calls until nothing waits."""
@@ -213,7 +230,7 @@ class Batcher:
 
     def _next_calls(self, now: float) -> list[Call]:
         """The next call; where only one request waits, all that it needs."""
-        budget = max(self._call_tokens, int(self._call_seconds * (self._rate or 0)))
+        budget = max(self._call_tokens, int(self._call_seconds * (self._speed.rate or 0)))
         budget *= min(1 + len(self._jobs) // _MANY, _LONGEST)
         calls: list[Call] = []
         while (not calls or len(self._jobs) == 1) and (call := next_call(self._jobs, budget, now)):
@@ -242,12 +259,13 @@ class Batcher:
                     self._fail(call.shares, "The endpoint of this model gives no scores now.", Kind.UNAVAILABLE)
                 else:
                     self._fail(call.shares, "The endpoint of this model refused.")
-            case UnwantedError():
-                pass
+            case UnwantedError():  # it would have taken longer still
+                self.work += Work(seconds=call.seconds)
+                self._speed.learn_most(call.tokens, call.seconds, asyncio.get_running_loop().time())
             case BaseException() as error:
                 _log.error("a forward pass of %s pairs failed", len(call.lengths), exc_info=error)
-                self.broken = poisons(error)
-                if self.broken:
+                if poisons(error):
+                    self.broken = True
                     self._fail(call.shares, "The accelerator failed.", Kind.UNAVAILABLE, everywhere=False)
                 else:
                     self._fail(call.shares, f"The model failed with {type(error).__name__}.")
@@ -258,14 +276,7 @@ class Batcher:
         tokens = call.tokens
         work = Work(1, len(call.lengths), tokens, call.padding, call.seconds)
         self.work += work
-        rate = tokens / max(call.seconds, 1e-6)
-        large = 2 * tokens >= self._call_tokens or call.seconds >= CALL_SECONDS  # a small one looks slow
-        if self._rate is None or (large and not self._measured_at):
-            self._rate = rate
-        elif large or rate > self._rate:
-            self._rate = _MEMORY * self._rate + (1 - _MEMORY) * rate
-        if large:
-            self._measured_at = asyncio.get_running_loop().time()
+        self._speed.learn(tokens, call.seconds, asyncio.get_running_loop().time())
         return work
 
     def _deliver(self, shares: list[Share], logits: NDArray[np.float32], work: Work) -> None:

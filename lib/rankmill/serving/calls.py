@@ -35,7 +35,7 @@ class Job:
     end: float
     """On the fair clock."""
     due: float
-    """When it should have ended, on the clock of the event loop."""
+    """When it should have ended, on the clock of the event loop; infinity where that was not promised."""
     deadline: float
     """When nobody wants it any more."""
     logits: NDArray[np.float32]
@@ -65,6 +65,8 @@ class Call:
     """Shape (n,): ids per pair; known when it was made, as is what follows."""
     outcome: NDArray[np.float32] | BaseException | None = None
     """Logits, shape (n,), or what the scorer raised."""
+    started: float = 0.0
+    """On the clock of `time.perf_counter`; 0 before."""
     seconds: float = 0.0
     padding: int = 0
     """Tokens that were computed beside those of its pairs."""
@@ -81,7 +83,7 @@ class Call:
 
     def make(self, forward: Forward, waste: Waste | None) -> None:
         """Put the pairs together, score them, and count the padding; raises nothing."""
-        started = time.perf_counter()
+        self.started = time.perf_counter()
         try:
             pairs = join([take(share.job.pairs, share.rows) for share in self.shares])
             self.lengths = pairs.lengths
@@ -89,7 +91,7 @@ class Call:
             self.padding = waste(self.lengths) if waste else 0
         except BaseException as error:  # noqa: BLE001 - whatever a model raises (SystemExit too), the next call may do
             self.outcome = error
-        self.seconds = time.perf_counter() - started
+        self.seconds = time.perf_counter() - self.started
 
 
 def next_call(jobs: Sequence[Job], budget: int, now: float) -> Call | None:

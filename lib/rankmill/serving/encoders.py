@@ -3,12 +3,12 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 from rankmill.errors import RankmillError
 from rankmill.scoring.load import ModelSource
-from rankmill.scoring.model import Encoder
+from rankmill.scoring.model import Encoder, Model
+from rankmill.scoring.options import ScorerOptions
 from rankmill.serving.backend import ModelInfo
 from rankmill.serving.models import refuse_other_files
 from rankmill.serving.request import RerankRequest
@@ -55,7 +55,7 @@ class Variant:
 
 
 class DeployedFiles:
-    """The files of a model on this machine, which may not be those that were deployed.
+    """The files of a model on this machine, which may not be those that were deployed; may be shared by threads.
 
     Args:
         model: as it was deployed.
@@ -64,20 +64,31 @@ class DeployedFiles:
 
     def __init__(self, model: ModelInfo, *, shared: bool = True) -> None:
         self._model = model
-        self._shared = shared
+        self._source = ModelSource(model.options, shared=shared, weighed=False)
+        self._checked = False
+        self._lock = threading.Lock()
 
-    @cached_property
-    def source(self) -> ModelSource:
-        """What the tokenizer is read from: tokens of another one would get scores, without a complaint.
+    def read(self, options: ScorerOptions) -> Model:
+        """The model under other options; see `ModelSource.read`.
 
         Raises:
-            ModelError: the files cannot be used, or are others.
+            ModelError, UsageError: it cannot be used under these.
         """
-        card, options = self._model.card, self._model.options
-        source = ModelSource(options, shared=self._shared)
-        if card.revision is None and card.token_limit is not None:  # a commit has one content, and texts no tokenizer
-            refuse_other_files(self._model, source.read(options).card(card.precision).fingerprint)
-        return source
+        return self._source.read(options)
+
+    def deployed(self) -> Model:
+        """The model under its own options, once it is known to be the one that was deployed.
+
+        Raises:
+            ModelError: the files cannot be used, or are others, whose tokens would get scores without a complaint.
+        """
+        model = self._source.read(self._model.options)
+        with self._lock:
+            card = self._model.card
+            if not self._checked and card.token_limit is not None:  # texts have no tokenizer
+                refuse_other_files(self._model, model.card(card.precision).inputs, card.inputs)
+            self._checked = True
+        return model
 
 
 class Encoders:
@@ -96,8 +107,7 @@ class Encoders:
 
     def __init__(self, models: list[ModelInfo], variants: int) -> None:
         self._own = {
-            model.card.fingerprint: DeployedFiles(model, shared=False).source.read(model.options).encoder()
-            for model in models
+            model.card.fingerprint: DeployedFiles(model, shared=False).deployed().encoder() for model in models
         }
         self._variants: OrderedDict[tuple[str, Variant], Encoder] = OrderedDict()  # the keys have fingerprints
         self._files: dict[str, DeployedFiles] = {}
@@ -137,19 +147,21 @@ class Encoders:
 
 def _load(files: DeployedFiles, model: ModelInfo, variant: Variant) -> Encoder:
     try:
-        source = files.source
+        deployed = files.deployed()
     except RankmillError as error:
         raise RequestError(
             Kind.UNAVAILABLE,
             f"The files of {model.name!r} here are not those of the version that runs.",
             retry_after=5.0,
         ) from error
+    if not variant.changes:
+        return deployed.encoder()
     options = model.options
     if variant.long_documents == "truncate":
         # an overlap means something for chunks only
         options = replace(options, chunk_overlap=None, long_documents="truncate")
     try:
-        return source.read(replace(options, **variant.changes)).encoder()
+        return files.read(replace(options, **variant.changes)).encoder()
     except RankmillError as error:
         asked = ", ".join(variant.changes)  # the reason itself may quote the instruction
         raise RequestError(

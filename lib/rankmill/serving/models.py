@@ -24,21 +24,21 @@ def models_of(settings: EndpointSettings) -> dict[str, ModelInfo]:
     return {model.public_name: _info(model, default=not i) for i, model in enumerate(settings.served)}
 
 
-def refuse_other_files(model: ModelInfo, fingerprint: str) -> None:
-    """Make sure that what was read here is the model that was deployed.
+def refuse_other_files(model: ModelInfo, here: str, deployed: str) -> None:
+    """Make sure that what was read here is the model that was deployed: scores would be wrong, without a complaint.
 
     Args:
         model: as it was deployed.
-        fingerprint: of what was read.
+        here: digest of what was read.
+        deployed: the same where it was deployed from.
 
     Raises:
-        ModelError: it is another one: its scores would be wrong, without a complaint.
+        ModelError: they differ.
     """
-    if fingerprint != model.card.fingerprint:
+    if here != deployed:
         raise ModelError(
-            f"The model {model.options.model!r} has the fingerprint {fingerprint[:12]} here and "
-            f"{model.card.fingerprint[:12]} where it was deployed from: their files differ. Copy them again, or name a "
-            "hub id with a --revision."
+            f"The model {model.options.model!r} has the fingerprint {here[:12]} here and {deployed[:12]} where it was "
+            "deployed from: their files differ. Copy them again, or name a hub id with a --revision."
         )
 
 

@@ -21,9 +21,17 @@ class Promise(NamedTuple):
     tokens: int
     """Without a logit yet."""
     due: float
-    """Seconds until `MARGIN` of its time has passed."""
+    """Seconds until `MARGIN` of its time has passed; infinity for one that was only tried."""
     deadline: float
     """Seconds until all of it has."""
+
+
+def promised(tokens: int, seconds: float, rate: float | None) -> bool:
+    """Whether a request that comes where nothing else waits is in time for sure, or only tried; as `hopeless`.
+
+    What was only tried keeps nobody out: those that pass it are few tokens to it, and it is all their time to them.
+    """
+    return rate is not None and tokens <= MARGIN * seconds * rate
 
 
 def hopeless(tokens: int, seconds: float, rate: float) -> str | None:

@@ -49,7 +49,7 @@ def load_checked(info: ModelInfo) -> Scorer:
     """
     started = time.perf_counter()
     scorer = load_scorer(info.options, _PATIENCE)
-    refuse_other_files(info, scorer.fingerprint)
+    refuse_other_files(info, scorer.fingerprint, info.card.fingerprint)
     if info.card.kind != "http":  # its endpoint may start later than this process, and be asked by many of them
         checks = self_test(scorer, info.card)
         failed = [f"{check.name}: {check.detail}" for check in checks if check.outcome == "failed"]

@@ -15,7 +15,7 @@ Its clients cannot be told apart by what they send, so that the answer is the un
 | rerankers' Pinecone                                  | `data[].index/score`                                         |
 
 A body with one of rankmill's own fields is always read here. It may have been another server's before, so that what
-others call the same is understood, and what others have and mean otherwise is refused, not passed over.
+others call the same is understood, and what would give other scores there is refused, not passed over.
 
 `document` is there only if it was asked for: LiteLLM fails on null. Errors are 400, never 422: infinity-client takes
 a 422 for FastAPI's.

@@ -198,14 +198,12 @@ class Batcher:
         if rate is None:
             return False
         place = bisect.bisect_right(self._jobs, self._order.end_of(tokens), key=_end)
+        before, passed = self._jobs[:place], self._jobs[place:]
         running, done = self._in_work(rate)
-        # nobody passes what is being computed
-        ahead = sum(job.tokens_left for job in self._jobs[:place]) - done
-        ahead += sum(running.get(job, 0) for job in self._jobs[place:])
-        behind = (
-            Promise(job.tokens_left - running.get(job, 0), job.due - now, job.deadline - now)
-            for job in self._jobs[place:]
-        )
+        # nobody passes what is being computed, be it for somebody who has gone
+        ahead = sum(job.tokens_left for job in before) - done
+        ahead += sum(part for job, part in running.items() if job not in before)
+        behind = (Promise(job.tokens_left - running.get(job, 0), job.due - now, job.deadline - now) for job in passed)
         if why := in_vain(tokens, deadline, rate, ahead=ahead, behind=behind):
             raise RequestError(Kind.OVERLOADED, why, retry_after=wait)
         return True

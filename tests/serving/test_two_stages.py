@@ -1,6 +1,12 @@
 """`/v1/search` and `/v1/pipelines/execute` over HTTP: a real server, a real index, the built-in reranker."""
 
 import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -82,6 +88,40 @@ def test_what_is_known_of_an_index_before_it_is_opened(info: IndexInfo, bi_encod
     assert {"doc_id", "title", "year"} <= set(info.columns)
     assert info.embedder is not None
     assert info.embedder.model == bi_encoder
+
+
+LOST = """
+    import asyncio, shutil, sys
+    from rankmill.serving.deployments import RetrieverDeployment
+    from rankmill.serving.index import index_of
+    from rankmill.settings.serve import EndpointSettings
+
+    async def search(info):
+        replica = RetrieverDeployment.__new__(RetrieverDeployment)
+        await replica.__init__(info)
+        shutil.rmtree(sys.argv[1])
+        print(type(await replica.search("canary words", 3, "sparse", None)).__name__)
+
+    asyncio.run(search(index_of(EndpointSettings(index=sys.argv[1]))))
+"""
+
+
+@pytest.mark.slow
+def test_why_an_index_cannot_be_read_is_in_the_log_and_the_query_is_not(index: str, tmp_path: Path) -> None:
+    copy = shutil.copytree(index, tmp_path / "index")
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LOST), str(copy)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "lib")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["StorageError"]
+    (line,) = [json.loads(line) for line in done.stderr.splitlines() if "the index cannot be read" in line]
+    assert line["level"] == "error"
+    assert line["error"].endswith("Error")
+    assert any("lance" in place for place in line["where"])
+    assert "canary" not in done.stderr
 
 
 @pytest.mark.parametrize("mode", [None, *MODES])

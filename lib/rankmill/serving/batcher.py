@@ -315,7 +315,7 @@ class Batcher:
                 share.job.waiting.put_back(share.rows)
 
     def _forget(self, job: Job) -> None:
-        """Take a request out of the queue, done or not; its pairs in a running call are computed in vain."""
+        """Take a request out of the queue, done or not; a running call that nobody else shares ends after its pass."""
         if job not in self._jobs:
             return
         self._interrupted = True  # what the thread has of it need not be computed any more
